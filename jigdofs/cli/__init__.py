@@ -1,0 +1,106 @@
+"""The command line: find the verb, load it alone, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Protocol, cast
+
+from jigdofs import __version__
+from jigdofs.cli.parser import Parser
+from jigdofs.errors import EXIT_INTERRUPTED, EXIT_OK, JigdofsError, UsageError, leaf_of
+
+VERBS = {
+    "mount": "show the image of a .jigdo as a file, at once",
+    "umount": "end a mount",
+    "info": "tell what is in a .jigdo and what of it is here already",
+    "list-template": "list where every byte of an image comes from (as jigdo-file does)",
+    "demo": "build a small image, mount it lazily, prove its checksum, leave nothing behind",
+}
+ALIASES = {"ls": "list-template", "unmount": "umount"}
+
+_USAGE = """\
+usage: jigdofs VERB [ARGUMENT...]
+
+Mount a .jigdo at once: its image appears as a read-only file of full size, and every part
+of it is fetched from a mirror, verified and cached the first time somebody reads it.
+
+  jigdofs mount debian-12-amd64-BD-1.jigdo /mnt/iso      # a path or a URL
+  ls -l /mnt/iso                                         # the image, full size
+  xorriso -osirrox on -indev /mnt/iso/*.iso -extract /README.txt /tmp/README.txt
+  jigdofs umount /mnt/iso
+
+verbs:
+"""
+_EPILOG = """
+`jigdofs VERB --help' tells more.
+
+exit codes: 0 done, 1 something could not be had, 2 a checksum differs, 3 wrong usage or
+input, 4 the mount failed, 130 interrupted.
+"""
+
+
+class Verb(Protocol):
+    """What a module in this package offers."""
+
+    def add_arguments(self, parser: Parser) -> None:
+        """Describe the verb's options."""
+
+    def run(self, arguments: object) -> int:
+        """Do it; return the exit code."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code; never a traceback for what a user can cause."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has enough; keep the interpreter from complaining at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (JigdofsError, BaseExceptionGroup) as error:
+        leaf = leaf_of(error)
+        if isinstance(leaf, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        if not isinstance(leaf, JigdofsError):
+            raise
+        print(f"jigdofs: {leaf}", file=sys.stderr)
+        return leaf.exit_code
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        print(_help(), end="", file=sys.stderr)
+        return UsageError.exit_code
+    verb, *rest = argv
+    if verb in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return EXIT_OK
+    if verb in ("-v", "--version", "version"):
+        print(f"jigdofs {__version__}")
+        return EXIT_OK
+    verb = ALIASES.get(verb, verb)
+    if verb not in VERBS:
+        raise UsageError(f"there is no verb `{verb}'; `jigdofs --help' lists them{_nearest(verb)}")
+    module = cast(Verb, importlib.import_module(f"jigdofs.cli.{verb.replace('-', '_')}"))
+    parser = Parser(prog=f"jigdofs {verb}", description=VERBS[verb].capitalize() + ".")
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(rest))
+
+
+def _help() -> str:
+    lines = [f"  {verb:<15}{text}\n" for verb, text in VERBS.items()]
+    return _USAGE + "".join(lines) + _EPILOG
+
+
+def _nearest(verb: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(verb, [*VERBS, *ALIASES], n=1)
+    return f" (did you mean `{near[0]}'?)" if near else ""

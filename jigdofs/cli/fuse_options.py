@@ -1,0 +1,78 @@
+"""The `-o` options of mount(8): which are ours, which are FUSE's, which mean nothing to us. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jigdofs.errors import UsageError
+
+# said to every filesystem by mount(8), fstab(5) and systemd.mount(5); true of us anyway, or not for us
+_IGNORED = frozenset(
+    "ro auto noauto user nouser users owner group nofail _netdev defaults dev nodev suid nosuid exec noexec"
+    " atime noatime diratime nodiratime relatime norelatime strictatime sync async dirsync".split()
+)
+_PASSED = frozenset("allow_root max_read default_permissions fsname subtype auto_unmount".split())
+_FLAGS = frozenset("allow-other no-cache".split())
+_VALUES = frozenset(
+    "uid gid umask mirror uri image cache-dir cache-max-size cache-min-free connections connect-timeout"
+    " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """What `-o` said.
+
+    Attributes:
+        arguments: the same as long options of our own.
+        fuse: options to pass to FUSE as they are.
+    """
+
+    arguments: tuple[str, ...]
+    fuse: tuple[str, ...]
+
+
+def translate(texts: Iterable[str]) -> Translated:
+    r"""Translate `-o` arguments: `key=value` becomes `--key=value`, `_` and `-` are the same.
+
+    A comma separates options; `\,` is a comma in a value.
+
+    Raises:
+        UsageError: an option is unknown, or lacks its value.
+    """
+    arguments: list[str] = []
+    fuse: list[str] = []
+    for option in (option for text in texts for option in _separate(text)):
+        key, equals, value = option.partition("=")
+        name = key.replace("_", "-")
+        if not key or key in _IGNORED or key.startswith(("x-", "X-", "comment")):
+            continue
+        if key == "rw":
+            raise UsageError("-o rw: an image cannot be written to; put overlayfs on top of the mount")
+        if key in _PASSED:
+            fuse.append(option)
+        elif name in _FLAGS and not equals:
+            arguments.append(f"--{name}")
+        elif name in _VALUES and equals:
+            arguments.append(f"--{name}={value}")
+        elif name in _VALUES:
+            raise UsageError(f"-o {key}: needs a value, as in {key}=VALUE")
+        else:
+            near = difflib.get_close_matches(name, sorted(_FLAGS | _VALUES), n=1)
+            raise UsageError(f"-o {key}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
+    return Translated(tuple(arguments), tuple(fuse))
+
+
+def _separate(text: str) -> list[str]:
+    options = [""]
+    chars = iter(text)
+    for char in chars:
+        if char == "\\":
+            options[-1] += next(chars, "")
+        elif char == ",":
+            options.append("")
+        else:
+            options[-1] += char
+    return options

@@ -1,0 +1,165 @@
+"""`jigdofs mount`: show images as files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jigdofs.cli import options
+from jigdofs.cli import parser as types
+from jigdofs.cli.fuse_options import translate
+from jigdofs.cli.parser import Parser
+from jigdofs.config import MountOptions
+from jigdofs.errors import EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
+
+_EPILOG = """\
+The last argument is the mount point: an existing directory, in which every image appears
+under its own name, or an existing regular file, which becomes the image. The command
+returns when the image can be read; an error before that is printed and is its exit code.
+
+Reading fetches. A part (usually one package) is fetched when its first byte is read, once
+however many read it; it is verified before anybody sees it, and kept in the cache for all
+images. `ls', `xorriso -find' and the like need the template only. When every mirror of a
+part fails, the read ends with an I/O error in bounded time; reading again tries again.
+
+examples:
+  jigdofs mount http://cdimage.debian.org/.../debian-12-amd64-DVD-1.jigdo /mnt/iso
+  jigdofs mount dvd.jigdo /mnt/iso --mirror Debian=http://ftp.de.debian.org/debian/
+  jigdofs mount dvd.jigdo /mnt/iso --mirror Debian=/srv/mirror/debian
+  jigdofs mount dvd-1.jigdo dvd-2.jigdo /mnt/iso -o allow_other --cache-max-size 5G
+  touch dvd.iso; jigdofs mount dvd.jigdo dvd.iso      # the image as this very file
+  mount -o loop,ro /mnt/iso/debian.iso /mnt/cd        # needs root, and -o allow_other if
+                                                      # somebody else mounted the image
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.epilog = _EPILOG
+    parser.usage = "jigdofs mount JIGDO [JIGDO...] MOUNTPOINT [options]"
+    parser.add_argument("sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", type=Path, help="a directory or a regular file")
+    _add_options(parser)
+
+
+def _add_options(parser: Parser) -> None:
+    options.add_input(parser)
+    options.add_cache(parser)
+    options.add_fetch(parser)
+    options.add_read(parser)
+    group = parser.add_argument_group("the mount")
+    group.add_argument(
+        "-f", "--foreground", action="store_true", help="stay in the foreground and log to the terminal"
+    )
+    group.add_argument(
+        "--log-file",
+        metavar="FILE|syslog",
+        help="log there (default: the terminal in the foreground, else syslog or, without one, a file)",
+    )
+    group.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for everything")
+    group.add_argument(
+        "-o", metavar="OPT[,OPT...]", action="append", default=[], help="options as for mount(8)"
+    )
+    group.add_argument(
+        "--allow-other", action="store_true", help="let other users in (root included, if you are not root)"
+    )
+    group.add_argument("--uid", type=int, metavar="N", help="owner shown (default: you)")
+    group.add_argument("--gid", type=int, metavar="N", help="group shown (default: yours)")
+    group.add_argument(
+        "--umask", type=types.octal, default=0, metavar="OCTAL", help="rights not given (default: 0)"
+    )
+    group.add_argument("--max-background", type=types.positive, default=64, help=argparse.SUPPRESS)
+    group.add_argument("--read-ahead-kb", type=types.positive, default=None, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mount and, unless in the foreground, return when the mount can be used."""
+    translated = translate(arguments.o)
+    extra = Parser(prog="jigdofs mount", description="")
+    _add_options(extra)
+    extra.parse_args(list(translated.arguments), namespace=arguments)
+    mountpoint = Path(os.path.abspath(arguments.mountpoint))
+    if not os.path.lexists(mountpoint) and ".jigdo" in mountpoint.name:
+        raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like another .jigdo")
+    mount = MountOptions(
+        mountpoint=mountpoint,
+        allow_other=arguments.allow_other,
+        uid=arguments.uid,
+        gid=arguments.gid,
+        umask=arguments.umask,
+        fuse=translated.fuse,
+        max_background=arguments.max_background,
+        read_ahead_kb=arguments.read_ahead_kb,
+    )
+    if arguments.foreground:
+        return _serve(arguments, mount, lambda: None)
+    from jigdofs.daemon import run_detached
+
+    return run_detached(lambda ready: _report(arguments, mount, ready))
+
+
+def _report(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
+    """Do what `main` does for errors: we are a child that will not return there."""
+    try:
+        return _serve(arguments, mount, ready)
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        leaf = leaf_of(error)
+        if not isinstance(leaf, JigdofsError):
+            raise
+        print(f"jigdofs: {leaf}", file=sys.stderr)
+        return leaf.exit_code
+
+
+def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
+    """Load the images and hold the mount until it ends."""
+    import trio
+
+    from jigdofs import logs
+    from jigdofs.cli.progress import template_progress
+
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
+    target = arguments.log_file
+    if target not in (None, logs.SYSLOG):
+        target = os.path.abspath(target)
+    logs.to_stderr(level)
+    if arguments.foreground and target:
+        logs.to_background(target, level)
+
+    async def serve() -> None:
+        from jigdofs.fuse import kernel
+        from jigdofs.fuse.mountpoint import prepare
+        from jigdofs.wiring import open_images
+
+        prepare(mount.mountpoint)  # before anything is fetched for it
+        read = options.read_options(arguments)
+        read = type(read)(kernel.read_timeout_s(read.timeout_s), read.readahead_bytes)
+        inputs = options.input_options(arguments, arguments.sources)
+        with template_progress() as progress:
+            async with open_images(
+                inputs,
+                options.cache_options(arguments),
+                options.fetch_options(arguments),
+                read,
+                progress,
+            ) as images:
+                from jigdofs.fuse.mount import hold
+
+                def now_ready() -> None:
+                    progress.end()
+                    if not arguments.foreground:
+                        try:
+                            logs.to_background(target or logs.default_target(), level)
+                        except OSError as error:
+                            raise MountError(f"cannot log to {target or 'the log'}: {error}") from error
+                        ready()
+
+                await hold(images.images, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
+
+    trio.run(serve, strict_exception_groups=True)
+    return EXIT_OK

@@ -1,0 +1,154 @@
+"""Options that several verbs share, and their way into the values of `config`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from jigdofs import __version__
+from jigdofs.cli import parser as types
+from jigdofs.cli.parser import Parser
+from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
+
+_FETCH = FetchOptions()
+_READ = ReadOptions()
+
+
+def add_input(parser: Parser) -> None:
+    """Add what says where images and parts come from."""
+    group = parser.add_argument_group("where parts come from")
+    group.add_argument(
+        "--mirror",
+        "--uri",
+        metavar="LABEL=URL",
+        type=types.mirror,
+        action="append",
+        default=[],
+        help="ask this URL or local directory first for parts of that label, such as"
+        " Debian=http://deb.debian.org/debian/; repeatable, the first is the best",
+    )
+    group.add_argument(
+        "--image",
+        default="first",
+        metavar="N|NAME|all",
+        help="which image of a .jigdo that describes several (default: the first)",
+    )
+
+
+def add_cache(parser: Parser) -> None:
+    """Add what says where verified parts are kept."""
+    group = parser.add_argument_group("the cache of verified parts, shared by all images")
+    group.add_argument(
+        "--cache-dir", metavar="DIR", type=Path, help=f"keep parts here (default: {default_cache_dir()})"
+    )
+    group.add_argument(
+        "--cache-max-size",
+        metavar="SIZE|off",
+        type=types.size_or_off,
+        default=CacheOptions.__dataclass_fields__["max_bytes"].default,
+        help="keep at most this much, least recently used parts go first (default: 20G)",
+    )
+    group.add_argument(
+        "--cache-min-free",
+        metavar="SIZE",
+        type=types.size,
+        help="leave this much free on the disk (default: 1G, or 5%% of it where that is less)",
+    )
+    group.add_argument("--no-cache", action="store_true", help="keep nothing after the end")
+
+
+def add_fetch(parser: Parser) -> None:
+    """Add what says how transfers behave."""
+    group = parser.add_argument_group("transfers")
+    group.add_argument(
+        "--connections",
+        metavar="N",
+        type=types.positive,
+        default=_FETCH.connections,
+        help="to one host at a time (default: %(default)s)",
+    )
+    group.add_argument(
+        "--connect-timeout",
+        metavar="TIME",
+        type=types.duration_s,
+        default=_FETCH.connect_timeout_s,
+        help="give up a connection after this long (default: 10s)",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        metavar="TIME",
+        type=types.duration_s,
+        default=_FETCH.stall_timeout_s,
+        help="give up a transfer that brought nothing for this long (default: 15s)",
+    )
+    group.add_argument(
+        "--min-speed",
+        metavar="SIZE",
+        type=types.size,
+        default=_FETCH.min_speed_bytes_per_s,
+        help="give up a transfer slower than this per second (default: 1k; 0 never)",
+    )
+
+
+def add_read(parser: Parser) -> None:
+    """Add what says how reads behave."""
+    group = parser.add_argument_group("reads")
+    group.add_argument(
+        "--read-timeout",
+        metavar="TIME",
+        type=types.duration_s,
+        default=_READ.timeout_s,
+        help="let a read fail after this long (default: 2m)",
+    )
+    group.add_argument(
+        "--readahead",
+        metavar="SIZE",
+        type=types.size,
+        default=_READ.readahead_bytes,
+        help="fetch this far ahead of sequential readers (default: 32M; 0 never)",
+    )
+
+
+def default_cache_dir() -> Path:
+    """Return systemd's choice, else /var/cache for root, else the user's cache directory."""
+    given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/cache/jigdofs")
+    import platformdirs
+
+    return platformdirs.user_cache_path("jigdofs")
+
+
+def input_options(arguments: argparse.Namespace, sources: list[str]) -> InputOptions:
+    """Build the value."""
+    mirrors: dict[str, tuple[str, ...]] = {}
+    for label, target in arguments.mirror:
+        mirrors[label] = (*mirrors.get(label, ()), target)
+    return InputOptions(tuple(sources), mirrors, arguments.image)
+
+
+def cache_options(arguments: argparse.Namespace) -> CacheOptions | None:
+    """Build the value; None for no cache."""
+    if arguments.no_cache:
+        return None
+    directory = arguments.cache_dir or default_cache_dir()
+    return CacheOptions(Path(directory).absolute(), arguments.cache_max_size, arguments.cache_min_free)
+
+
+def fetch_options(arguments: argparse.Namespace) -> FetchOptions:
+    """Build the value."""
+    return FetchOptions(
+        connections=arguments.connections,
+        connect_timeout_s=arguments.connect_timeout,
+        stall_timeout_s=arguments.stall_timeout,
+        min_speed_bytes_per_s=arguments.min_speed,
+        user_agent=f"jigdofs/{__version__}",
+    )
+
+
+def read_options(arguments: argparse.Namespace) -> ReadOptions:
+    """Build the value."""
+    return ReadOptions(arguments.read_timeout, arguments.readahead)

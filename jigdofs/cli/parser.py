@@ -1,0 +1,81 @@
+"""Parse options: argparse with our exit code, and the types that options have."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from jigdofs.errors import UsageError
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)", re.IGNORECASE)
+_DURATION_UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raise `UsageError` where argparse would exit with 2, which means a wrong checksum to us."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Report wrong usage."""
+        raise UsageError(f"{message}; see `{self.prog} --help'")
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: `64k`, `1.5G`, `20GiB`; units are powers of 1024, as in rclone."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"`{text}' is no size; write for instance 512M or 20G")
+    exponent = " kmgtp".index(match[2].lower() or " ")
+    return int(float(match[1]) * 1024**exponent)
+
+
+def size_or_off(text: str) -> int | None:
+    """Read a size, or `off` for none."""
+    return None if text.strip().lower() in ("off", "none") else size(text)
+
+
+def duration_s(text: str) -> float:
+    """Read a time in seconds: `30`, `30s`, `500ms`, `2m`."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"`{text}' is no time; write for instance 30s or 2m")
+    return float(match[1]) * _DURATION_UNIT_S[match[2].lower()]
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text}' is no number of at least 1")
+    return int(text)
+
+
+def octal(text: str) -> int:
+    """Read a umask."""
+    if not re.fullmatch("0?[0-7]{1,3}", text):
+        raise argparse.ArgumentTypeError(f"`{text}' is no octal mode such as 022")
+    return int(text, 8)
+
+
+def mirror(text: str) -> tuple[str, str]:
+    """Read `LABEL=URL` or `LABEL=DIRECTORY`."""
+    label, equals, target = text.partition("=")
+    if not equals or not label or not target:
+        raise argparse.ArgumentTypeError(
+            f"`{text}' is not LABEL=URL or LABEL=DIRECTORY, for instance Debian=http://deb.debian.org/debian/"
+        )
+    if target.startswith("file:"):
+        target = target.removeprefix("file:")
+        target = "/" + target.lstrip("/") if target.startswith("/") else target
+    if "://" not in target and not re.match(r"[A-Za-z][A-Za-z0-9]*:(?!/)", target):
+        target = str(Path(target).expanduser().absolute()) + ("/" if target.endswith("/") else "")
+    return label, target

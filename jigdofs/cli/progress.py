@@ -1,0 +1,70 @@
+"""Show progress on a terminal; say nothing in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from jigdofs.errors import printable
+
+
+class TransferProgress:
+    """A bar per transfer, made with the first byte of one; rich is imported only then."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, url: str, received: int, total: int | None) -> None:
+        """Note how far a transfer is."""
+        if not self._shown:
+            return
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        if url not in self._tasks:
+            name = printable(url.rsplit("/", 1)[-1])
+            self._tasks[url] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[url], completed=received, total=total)
+
+    def end(self) -> None:
+        """Leave the terminal alone from now on."""
+        self._shown = False
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+@contextlib.contextmanager
+def template_progress() -> Iterator[TransferProgress]:
+    """Show how templates come in, if somebody watches."""
+    progress = TransferProgress(shown=sys.stderr.isatty())
+    try:
+        yield progress
+    finally:
+        progress.end()

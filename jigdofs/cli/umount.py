@@ -1,0 +1,55 @@
+"""`jigdofs umount`: end mounts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+
+from jigdofs.cli.parser import Parser
+from jigdofs.errors import EXIT_OK, MountError
+from jigdofs.fuse import mountpoint
+
+_DAEMON_END_S = 30
+_PID_XATTR = "user.jigdofs.pid"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.epilog = "Returns when the daemon has ended and its cache is in order."
+    parser.add_argument("mountpoints", nargs="+", metavar="MOUNTPOINT", help="where an image is mounted")
+    parser.add_argument(
+        "-l", "--lazy", action="store_true", help="detach it now, even while it is in use; readers may finish"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmount each mount point and wait for its daemon."""
+    for path in arguments.mountpoints:
+        _end(path, lazy=arguments.lazy)
+    return EXIT_OK
+
+
+def _end(path: str, *, lazy: bool) -> None:
+    mount = mountpoint.mount_at(path)
+    if mount is None:
+        raise MountError(f"{path}: nothing is mounted there")
+    if mount.fstype != mountpoint.FSTYPE:
+        raise MountError(f"{path}: that is a mount of type {mount.fstype}, not ours; use umount(8)")
+    daemon = _daemon(path)
+    try:
+        mountpoint.unmount(path, lazy=lazy or mountpoint.is_dead(path))
+        if daemon is not None and not lazy:
+            # a pidfd becomes readable when its process ends
+            select.select([daemon], [], [], _DAEMON_END_S)
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+
+
+def _daemon(path: str) -> int | None:
+    """Return a pidfd of the daemon, if it answers and we may have one."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.pidfd_open(int(os.getxattr(path, _PID_XATTR)))
+    return None

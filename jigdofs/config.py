@@ -1,0 +1,99 @@
+"""Every option as a frozen value; units stand in the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How transfers behave.
+
+    Attributes:
+        connections: to one host at a time; mirrors are shared property.
+        connect_timeout_s: to get a connection.
+        stall_timeout_s: without a byte, a transfer is given up.
+        min_speed_bytes_per_s: below it over a stall timeout, a transfer is given up; 0 for no limit.
+        rounds: how often every location of a part is tried.
+        backoff_s: pause after the first round; doubles after each further one.
+        max_redirects: followed for one request.
+        user_agent: sent with each request.
+    """
+
+    connections: int = 8
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 15.0
+    min_speed_bytes_per_s: int = 1024
+    rounds: int = 3
+    backoff_s: float = 0.5
+    max_redirects: int = 8
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """Where verified files are kept.
+
+    Attributes:
+        directory: shared by all images and by several processes.
+        max_bytes: the quota, None for none.
+        min_free_bytes: kept free on its filesystem; None for 1 GiB or 5 % of it, whichever is less.
+    """
+
+    directory: Path
+    max_bytes: int | None = 20 << 30
+    min_free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How reads behave.
+
+    Attributes:
+        timeout_s: a read fails after this long; lowered to stay below the kernel's own limit.
+        readahead_bytes: fetched ahead of a sequential reader at most; 0 never.
+    """
+
+    timeout_s: float = 120.0
+    readahead_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """Which images, and from where.
+
+    Attributes:
+        sources: paths or URLs of .jigdo files.
+        mirrors: label -> URL prefixes or directories that the user prefers, best first.
+        image: which [Image] of each .jigdo: a number from 1, a file name, `first` or `all`.
+    """
+
+    sources: tuple[str, ...]
+    mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    image: str = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How the mount looks to the kernel and to its users.
+
+    Attributes:
+        mountpoint: a directory, or a regular file that becomes the image.
+        allow_other: other users may see it.
+        uid: owner shown.
+        gid: group shown.
+        umask: taken from 0555 and 0444.
+        fuse: further options, passed to FUSE as they are.
+        max_background: requests the kernel may have on the way that nobody waits for (M1).
+        read_ahead_kb: the kernel's own readahead, set where permitted; None leaves it alone.
+    """
+
+    mountpoint: Path
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
+    fuse: tuple[str, ...] = ()
+    max_background: int = 64
+    read_ahead_kb: int | None = None

@@ -1,0 +1,186 @@
+"""Every exception of jigdofs, with the exit code and the errno it ends in.
+
+Only these leave a layer; whatever a library raises is wrapped where it is called.
+
+    JigdofsError              exit  errno   who can mend it
+    ├── UsageError             3    EINVAL  the user: options or arguments
+    ├── FormatError            3    EIO     whoever made the .jigdo or .template
+    ├── InputError             3    EIO     the user: a named file or URL cannot be had
+    ├── FetchError             1    EIO     one location failed; the next one is tried
+    │   ├── NotThere           1    EIO     … for this file only (404, 410, ENOENT)
+    │   ├── MirrorTrouble      1    EIO     … perhaps for all files (refused, 5xx, stalled)
+    │   └── WrongContent       1    EIO     … it answered with something else
+    ├── PartUnavailable        1    EIO     every location of a part failed
+    ├── ReadTimeout            1    EIO     a read took longer than it may
+    ├── CacheError             1    EIO     the cache directory cannot be used
+    │   ├── UnsafeCache        3    EIO     … because others could have written to it
+    │   └── NoRoom             1    ENOSPC  no disk takes a file that must be read
+    └── MountError             4    EIO     FUSE, the mount point or its rights
+
+Exit codes: 0 done, 1 something could not be had, 2 a checksum differs, 3 wrong usage or input,
+4 the mount failed, 130 interrupted. 0 to 3 mean what they mean to jigdo-file (format.md 3.1).
+"""
+
+from __future__ import annotations
+
+import errno
+
+EXIT_OK = 0
+EXIT_UNAVAILABLE = 1
+EXIT_MISMATCH = 2
+EXIT_INPUT = 3
+EXIT_MOUNT = 4
+EXIT_INTERRUPTED = 130
+
+
+def printable(text: str) -> str:
+    r"""Make a name from a file fit for a terminal or a log: no control characters, no lone surrogates.
+
+    Bytes that are no UTF-8 (surrogate-escaped, as in all our names) and controls appear as `\xNN`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_printable_char(char) for char in text)
+
+
+def _printable_char(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+
+
+class JigdofsError(Exception):
+    """Be the root of all errors that a user may see; `str()` is one line fit to print."""
+
+    exit_code = EXIT_UNAVAILABLE
+    errno = errno.EIO
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class UsageError(JigdofsError):
+    """Say that the user asked for something that makes no sense."""
+
+    exit_code = EXIT_INPUT
+    errno = errno.EINVAL
+
+
+class FormatError(JigdofsError):
+    """Say that a .jigdo or .template is malformed, and where.
+
+    Args:
+        message: what is wrong.
+        source: path or URL of the file.
+        line: 1-based line of a .jigdo, if known.
+        offset: byte offset in a .template, if known.
+    """
+
+    exit_code = EXIT_INPUT
+
+    def __init__(
+        self, message: str, *, source: str, line: int | None = None, offset: int | None = None
+    ) -> None:
+        self.message = message
+        self.source = source
+        self.line = line
+        self.offset = offset
+        where = source
+        if line is not None:
+            where = f"{source}:{line}"
+        elif offset is not None:
+            where = f"{source}, byte {offset}"
+        super().__init__(f"{where}: {message}")
+
+
+class InputError(JigdofsError):
+    """Say that a file or URL that the user named, or that a .jigdo needs, cannot be had."""
+
+    exit_code = EXIT_INPUT
+
+
+class FetchError(JigdofsError):
+    """Say that one attempt to get bytes from one URL failed.
+
+    Args:
+        url: what was asked for.
+        reason: why it failed, without the URL.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(f"{url}: {reason}")
+
+
+class NotThere(FetchError):  # noqa: N818  the word every mirror keeper uses for a 404
+    """Say that the location exists but lacks this file: no reason to think ill of the mirror."""
+
+
+class MirrorTrouble(FetchError):  # noqa: N818  an event, told to the mirror's health
+    """Say that the mirror could not be reached or did not do its work.
+
+    Args:
+        url: what was asked for.
+        reason: why it failed, without the URL.
+        retry_after_s: how long the server asked us to stay away, if it did (RFC 9110 10.2.3).
+    """
+
+    def __init__(self, url: str, reason: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(url, reason)
+
+
+class WrongContent(FetchError):  # noqa: N818  a verdict on one answer
+    """Say that an answer cannot be the file: wrong length, wrong checksum, an encoding, a web page."""
+
+
+class PartUnavailable(JigdofsError):  # noqa: N818  a state of the world, not of the program
+    """Say that no location gave the part.
+
+    Args:
+        name: the part, as a person would name it.
+        attempts: every failed attempt, in order.
+    """
+
+    def __init__(self, name: str, attempts: tuple[FetchError, ...]) -> None:
+        self.name = name
+        self.attempts = attempts
+        tried = "; ".join(str(attempt) for attempt in attempts[-8:]) or "no location is known for it"
+        super().__init__(f"part {name} cannot be had: {tried}")
+
+
+class ReadTimeout(JigdofsError):  # noqa: N818  named like the options that set it
+    """Say that a read was given up because it took too long."""
+
+
+class CacheError(JigdofsError):
+    """Say that the cache directory cannot be used as it is, and what to do."""
+
+
+class UnsafeCache(CacheError):  # noqa: N818  a verdict on a directory
+    """Say that others could have put files into the cache directory: it is refused."""
+
+    exit_code = EXIT_INPUT
+
+
+class NoRoom(CacheError):  # noqa: N818  a state of the disks
+    """Say that neither the cache nor any other place takes a file."""
+
+    errno = errno.ENOSPC
+
+
+class MountError(JigdofsError):
+    """Say that the mount could not be made, used or undone, and what to do."""
+
+    exit_code = EXIT_MOUNT
+
+
+def leaf_of(error: BaseException) -> BaseException:
+    """Return the one error that a user should hear of, out of a nursery's group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [leaf_of(inner) for inner in error.exceptions]
+    ours = [leaf for leaf in leaves if isinstance(leaf, JigdofsError)]
+    return (ours or leaves)[0]

@@ -1,0 +1,109 @@
+"""The one interface through which outside bytes come, and the choice by scheme.
+
+Invariant of this file: only `FetchError` leaves a fetcher, whatever its library raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jigdofs.errors import NotThere
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to get.
+
+    Attributes:
+        url: http:, https:, or an absolute path.
+        offset: begin there, if the server can; 0 for all.
+        length: of the whole file, where it is known; any other length is wrong content.
+        max_length: give up beyond this many bytes.
+        etag: ask only for something else than this version (RFC 9110 13.1.2), "" for no such wish.
+        last_modified: the same by date.
+    """
+
+    url: str
+    offset: int = 0
+    length: int | None = None
+    max_length: int = 1 << 40
+    etag: str = ""
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server says before the body.
+
+    Attributes:
+        offset: where the body begins: the requested offset, or 0 if the server sends all.
+        length: of the whole file, if the server says.
+        not_modified: there is no body; the version asked about is current.
+        url: where the answer came from in the end.
+        etag: validator for next time, or "".
+        last_modified: the same as a date.
+    """
+
+    offset: int = 0
+    length: int | None = None
+    not_modified: bool = False
+    url: str = ""
+    etag: str = ""
+    last_modified: str = ""
+
+
+class Receiver(Protocol):
+    """Who takes the bytes."""
+
+    async def begin(self, answer: Answer) -> None:
+        """Learn where the body begins; called once, before any bytes."""
+
+    async def receive(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+
+class Fetcher(Protocol):
+    """One way to get bytes."""
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Get a file or the rest of it; raise `FetchError`."""
+
+
+class SchemeFetcher:
+    """Choose a fetcher by the form of the URL.
+
+    Args:
+        http: for http: and https:.
+        file: for absolute paths.
+    """
+
+    def __init__(self, http: Fetcher, file: Fetcher) -> None:
+        self._http = http
+        self._file = file
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Pass the request on; raise `FetchError` for any other scheme."""
+        if request.url.startswith("/"):
+            await self._file.fetch(request, receiver)
+        elif request.url.startswith(("http://", "https://")):
+            await self._http.fetch(request, receiver)
+        else:
+            raise NotThere(request.url, "only http:, https: and local files can be fetched")
+
+
+class MemoryReceiver:
+    """Keep a small file in memory."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.data = bytearray()
+
+    async def begin(self, answer: Answer) -> None:
+        """Note the answer and begin anew."""
+        self.answer = answer
+        self.data.clear()
+
+    async def receive(self, data: bytes) -> None:
+        """Append; the fetcher has bounded the length."""
+        self.data += data

@@ -1,0 +1,228 @@
+"""Fetch over HTTP. The only file that imports httpx.
+
+Invariants of this file:
+* Bytes are taken raw: another encoding than identity is wrong content, not something to undo.
+* A redirect never leads from https to http, nor to anything but http and https; credentials go to
+  the host they were given for only.
+* No cancel scope of ours ever surrounds the making of a connection (httpcore#1093): httpx's own
+  timeouts bound it. Whoever calls limits how many transfers run at once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import ssl
+import time
+
+import httpx
+import trio
+
+from jigdofs.config import FetchOptions
+from jigdofs.errors import FetchError, MirrorTrouble, NotThere, WrongContent
+from jigdofs.fetch.fetcher import Answer, Receiver, Request
+from jigdofs.fetch.url import without_credentials
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
+_MAX_RETRY_AFTER_S = 3600.0
+_NOT_THERE = {401, 403, 404, 410, 451}  # this file is not for us here; others may be
+_KEEPALIVE_S = 30.0
+
+
+class HttpFetcher:
+    """Fetch http: and https: URLs over kept-alive connections; proxies and TLS from the environment."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        try:
+            self._client = httpx.AsyncClient(
+                follow_redirects=False,
+                timeout=httpx.Timeout(
+                    connect=options.connect_timeout_s,
+                    read=options.stall_timeout_s,
+                    write=options.stall_timeout_s,
+                    pool=None,
+                ),
+                limits=httpx.Limits(
+                    max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_S
+                ),
+                headers={
+                    "Accept": "*/*",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": options.user_agent or "jigdofs",
+                },
+            )
+        except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+            raise MirrorTrouble("proxy or TLS settings of the environment", str(error)) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Get a file or the rest of it; raise `FetchError`."""
+        url = without_credentials(request.url)
+        try:
+            await self._fetch(request, receiver)
+        except FetchError:
+            raise
+        except httpx.TimeoutException as error:
+            kind = "connection" if isinstance(error, httpx.ConnectTimeout) else "bytes"
+            raise MirrorTrouble(url, f"timed out waiting for a {kind}".replace("a bytes", "bytes")) from None
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise MirrorTrouble(url, _reason(error)) from None
+        except (httpx.InvalidURL, httpx.CookieConflict, ValueError) as error:
+            raise NotThere(url, f"is no valid URL: {error}") from None
+        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise MirrorTrouble(url, _reason(error)) from None
+
+    async def _fetch(self, request: Request, receiver: Receiver) -> None:
+        headers = {}
+        if request.offset:
+            headers["Range"] = f"bytes={request.offset}-"
+        if request.etag:
+            headers["If-None-Match"] = request.etag
+        elif request.last_modified:
+            headers["If-Modified-Since"] = request.last_modified
+        outgoing = self._client.build_request("GET", request.url, headers=headers)
+        for _ in range(self._options.max_redirects + 1):
+            response = await self._client.send(outgoing, stream=True)
+            try:
+                following = response.next_request
+                if following is None and response.status_code in (200, 206):
+                    await self._take(request, response, receiver)
+                    return
+                await _drain(response)
+                if following is None:
+                    await self._take(request, response, receiver)
+                    return
+                _check_redirect(request, outgoing, following)
+                outgoing = following
+            finally:
+                await response.aclose()
+        raise MirrorTrouble(
+            without_credentials(request.url), f"more than {self._options.max_redirects} redirects"
+        )
+
+    async def _take(self, request: Request, response: httpx.Response, receiver: Receiver) -> None:
+        """Judge the header, then pass the body on."""
+        url = without_credentials(str(response.url))
+        answer = _judge(request, response, url)
+        await receiver.begin(answer)
+        if answer.not_modified:
+            return
+        received = answer.offset
+        limit = request.max_length if request.length is None else request.length
+        pace = _Pace(self._options)
+        async for data in response.aiter_raw():
+            received += len(data)
+            if received > limit:
+                raise WrongContent(url, f"sends more than {limit} bytes")
+            if pace.too_slow(len(data)):
+                raise MirrorTrouble(
+                    url, f"slower than {self._options.min_speed_bytes_per_s} bytes/s: given up"
+                )
+            await receiver.receive(data)
+        if request.length is not None and received != request.length:
+            raise MirrorTrouble(url, f"ended after {received} of {request.length} bytes")
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read a small body that is of no use, so that the connection can be used again."""
+    length = response.headers.get("Content-Length", "")
+    if length.isascii() and length.isdigit() and len(length) < 6:
+        async for _ in response.aiter_raw():
+            pass
+
+
+class _Pace:
+    """Tell whether a transfer crawls: fewer bytes in a window than the minimum speed allows."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._window_s = options.stall_timeout_s
+        self._needed = options.min_speed_bytes_per_s * options.stall_timeout_s
+        self._since = trio.current_time()
+        self._bytes = 0
+
+    def too_slow(self, count: int) -> bool:
+        """Note bytes that came; the verdict falls at the end of each window."""
+        self._bytes += count
+        now = trio.current_time()
+        if now - self._since < self._window_s:
+            return False
+        slow = self._bytes < self._needed * (now - self._since) / self._window_s
+        self._since, self._bytes = now, 0
+        return slow
+
+
+def _judge(request: Request, response: httpx.Response, url: str) -> Answer:
+    """Decide from status and header whether the body can be what was asked for; raise if not."""
+    status = response.status_code
+    etag = response.headers.get("ETag", "")
+    modified = response.headers.get("Last-Modified", "")
+    if status == 304 and (request.etag or request.last_modified):
+        return Answer(not_modified=True, url=url, etag=etag, last_modified=modified)
+    if status in _NOT_THERE:
+        raise NotThere(url, f"{status} {response.reason_phrase}")
+    if status == 416:
+        raise WrongContent(url, "is shorter than what was received already (416)")
+    if status not in (200, 206):
+        raise MirrorTrouble(url, f"{status} {response.reason_phrase}", retry_after_s=_retry_after_s(response))
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise WrongContent(url, f"comes encoded as {encoding}, which was not asked for")
+    offset = _body_offset(request, response, url) if status == 206 else 0
+    length = response.headers.get("Content-Length", "")
+    total = offset + int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+    if total is not None:
+        if request.length is not None and total != request.length:
+            raise WrongContent(url, f"has {total} bytes instead of {request.length}")
+        if total > request.max_length:
+            raise WrongContent(url, f"has {total} bytes, more than {request.max_length}")
+    return Answer(offset=offset, length=total, url=url, etag=etag, last_modified=modified)
+
+
+def _body_offset(request: Request, response: httpx.Response, url: str) -> int:
+    """Read Content-Range; anything but exactly the rest that was asked for is wrong content."""
+    text = response.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None or not request.offset or int(match[1]) != request.offset:
+        raise WrongContent(url, f"answers with another range than asked for (`{text[:60]}')")
+    total = None if match[3] == "*" else int(match[3])
+    if total is not None and request.length is not None and total != request.length:
+        raise WrongContent(url, f"has {total} bytes instead of {request.length}")
+    return request.offset
+
+
+def _check_redirect(request: Request, outgoing: httpx.Request, following: httpx.Request) -> None:
+    target = following.url
+    if target.scheme not in ("http", "https"):
+        raise WrongContent(without_credentials(request.url), f"redirects to a {target.scheme}: URL")
+    if outgoing.url.scheme == "https" and target.scheme == "http":
+        raise WrongContent(
+            without_credentials(request.url), f"redirects from https to {without_credentials(str(target))}"
+        )
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Read Retry-After: seconds or a date (RFC 9110 10.2.3)."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        date = email.utils.parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(0.0, date - time.time()), _MAX_RETRY_AFTER_S)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what a library's exception means."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot connect: {text}"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return f"the connection broke: {text}"
+    if isinstance(error, httpx.ReadError):
+        return "the connection was reset"
+    return text

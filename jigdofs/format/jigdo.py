@@ -1,0 +1,396 @@
+r"""The .jigdo file: bytes in, frozen values out (format.md 2), in every dialect seen in the wild.
+
+Rules of this file:
+* Text is decoded as UTF-8 with surrogate escapes, so every name keeps its exact bytes.
+* A line ends at LF; one CR before it is dropped; any other CR belongs to the name.
+* Whatever jigdo-file would pass over with a message (a header without `]`, a line without `=`)
+  is a `FormatError` here: going on would put entries into the wrong section.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from jigdofs.errors import FormatError
+from jigdofs.format import words
+from jigdofs.format.checksum import Checksum, InvalidChecksum
+
+MAX_BYTES = 64 << 20
+"""Largest .jigdo we read, inflated. The largest real one is 3.2 MB (format.md 6)."""
+MAX_PART_LINES = 1_000_000
+"""Most lines of [Parts] we keep: about 250 MB of memory. Debian's largest image has some 30,000."""
+NEWEST_MAJOR_VERSION = 2
+
+_HEADER = re.compile(r"\[([^\]]*)\][ \t]*(?:#.*)?", re.DOTALL)
+_COMMENT_SUM = re.compile(r"#[ \t]*(Image|Template) Hex (MD5|SHA1|SHA256|SHA512)Sum ([0-9a-fA-F]+)[ \t]*")
+_COMMENT_SIZE = re.compile(r"#[ \t]*Image size ([0-9]{1,15}) bytes[ \t]*")
+_TRY = re.compile(r"--try-(first|last)(?:=([0-9]{1,6}(?:\.[0-9]{0,6})?))?")
+_HEX_LENGTH = {"MD5": 32, "SHA1": 40, "SHA256": 64, "SHA512": 128}
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """An [Include URL] line, to be replaced by what that URL holds."""
+
+    url: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """The right side of a line of [Parts] or [Servers]: `Label:rest`, a URL or a path.
+
+    Attributes:
+        target: the text, a raw byte string (surrogate-escaped), never percent-decoded.
+        weight: sum of `--try-first` and `--try-last` options; larger is tried earlier.
+        base: path or URL of the .jigdo it stands in, for relative targets.
+    """
+
+    target: str
+    weight: float
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSection:
+    """One [Image] section.
+
+    Attributes:
+        filename: name of the image as written, without a `stdio:` prefix; not yet a leaf name.
+        templates: where the template may be had, in order of preference.
+        template_checksums: checksums of the template file, from keys and libjte's comments.
+        image_sums: lower-case algorithm name -> hex digest of the image, from libjte's comments.
+        image_size: bytes, from libjte's comment.
+        short_info: one line about the image, may hold simple markup.
+        info: more about it.
+        base: path or URL of the .jigdo it stands in.
+        line: 1-based line of its header.
+    """
+
+    filename: str
+    templates: tuple[str, ...]
+    template_checksums: tuple[Checksum, ...]
+    image_sums: dict[str, str]
+    image_size: int | None
+    short_info: str
+    info: str
+    base: str
+    line: int
+
+
+class PartLines:
+    """All lines of [Parts] of one file, looked up by checksum; values are split only when asked for.
+
+    A Blu-ray's .jigdo has 30,000 lines of which a reader touches a few: keeping one dict of plain
+    strings costs 220 bytes a part and half a microsecond a line.
+    """
+
+    __slots__ = ("_values", "base", "lines", "unquoted")
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.unquoted = False  # libjte writes names as they are (format.md 2.3)
+        self.lines = 0
+        self._values: dict[bytes, str | tuple[str, ...]] = {}
+
+    def add(self, checksum: Checksum, value: str) -> None:
+        """Take one line in."""
+        self.lines += 1
+        known = self._values.setdefault(checksum.digest, value)
+        if known is not value:
+            self._values[checksum.digest] = (*([known] if isinstance(known, str) else known), value)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Checksum]:
+        return map(Checksum, self._values)
+
+    def mappings(self, checksum: Checksum) -> list[Mapping]:
+        """Return where the part may be had, in file order."""
+        values = self._values.get(checksum.digest, ())
+        return [self._mapping(value) for value in ([values] if isinstance(values, str) else values)]
+
+    def _mapping(self, value: str) -> Mapping:
+        if self.unquoted:
+            return Mapping(value, 0.0, self.base)
+        target, *options = words.split(value)
+        return Mapping(target, _weight(options), self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class JigdoFile:
+    """What one .jigdo says, or several merged by [Include].
+
+    Attributes:
+        source: path or URL of the (outermost) file.
+        version: the format version as written, or "".
+        generator: the program that wrote it, or "".
+        images: the [Image] sections in order; since jigdo 0.7.1 the first is *the* image.
+        parts: the [Parts] of each file that was merged, in order of preference.
+        servers: label -> its mappings in order of preference.
+    """
+
+    source: str
+    version: str = ""
+    generator: str = ""
+    images: tuple[ImageSection, ...] = ()
+    parts: tuple[PartLines, ...] = ()
+    servers: dict[str, tuple[Mapping, ...]] = field(default_factory=dict)
+
+    def mappings(self, checksum: Checksum) -> list[Mapping]:
+        """Return where the part may be had, in order of preference."""
+        return [mapping for lines in self.parts for mapping in lines.mappings(checksum)]
+
+
+def gunzip(data: bytes, source: str) -> bytes:
+    """Return the text of a .jigdo that may be gzipped, wholly or in pieces (format.md 2.1).
+
+    Raises:
+        FormatError: the gzip data is damaged, or it inflates beyond `MAX_BYTES`.
+    """
+    text = bytearray()
+    while data:
+        if not data.startswith(b"\x1f\x8b"):
+            text += data
+            break
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            text += inflater.decompress(data, max(1, MAX_BYTES + 1 - len(text)))
+        except zlib.error as error:
+            raise FormatError(f"damaged gzip data ({error})", source=source) from None
+        if len(text) > MAX_BYTES:
+            break
+        if not inflater.eof:
+            raise FormatError("gzip data is cut short", source=source)
+        data = inflater.unused_data
+    if len(text) > MAX_BYTES:
+        raise FormatError(f"larger than {MAX_BYTES >> 20} MiB: no .jigdo is", source=source)
+    return bytes(text)
+
+
+def parse(data: bytes, source: str) -> tuple[JigdoFile | Include, ...]:
+    """Read a .jigdo, gzipped or not; each [Include] splits it into a piece before and one after.
+
+    Args:
+        data: the file as it is on disk or on the wire.
+        source: its path or URL, for messages and as the base of relative URLs.
+
+    Raises:
+        FormatError: it is malformed, or written for a newer jigdo.
+    """
+    text = gunzip(data, source).decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    pieces: list[JigdoFile | Include] = []
+    piece = _Piece(source)
+    generator = ""
+    for number, line in _lines(text):
+        if line.startswith("["):
+            name = _section_name(line, source, number)
+            if name.startswith(("Include ", "Include\t")):
+                pieces += [piece.finish(generator), Include(name[8:].strip(" \t"), number)]
+                piece = _Piece(source)
+            piece.enter(name, number)
+        else:
+            piece.entry(line, number)
+        generator = piece.generator or generator
+    pieces.append(piece.finish(generator))
+    return tuple(pieces)
+
+
+def merge(pieces: Iterable[JigdoFile]) -> JigdoFile:
+    """Put pieces together as if one file held them all; the first piece names the whole."""
+    pieces = list(pieces)
+    servers: dict[str, tuple[Mapping, ...]] = {}
+    for piece in pieces:
+        for label, mappings in piece.servers.items():
+            servers[label] = servers.get(label, ()) + mappings
+    return JigdoFile(
+        source=pieces[0].source,
+        version=next((piece.version for piece in pieces if piece.version), ""),
+        generator=next((piece.generator for piece in pieces if piece.generator), ""),
+        images=tuple(image for piece in pieces for image in piece.images),
+        parts=tuple(lines for piece in pieces for lines in piece.parts),
+        servers=servers,
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield number and content of every line that is not empty, without leading blanks."""
+    start = 0
+    number = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        number += 1
+        line = text[start:end].removesuffix("\r").lstrip(" \t")
+        if line:
+            yield number, line
+        start = end + 1
+
+
+def _section_name(line: str, source: str, number: int) -> str:
+    match = _HEADER.fullmatch(line)
+    if match is None:
+        raise FormatError(f"`{line[:60]}' is no section header", source=source, line=number)
+    return match[1].strip(" \t")
+
+
+def _weight(options: Iterable[str]) -> float:
+    """Add up `--try-first[=d]` and `--try-last[=d]`; unknown options are passed over (format.md 2.5)."""
+    total = 0.0
+    for option in options:
+        match = _TRY.fullmatch(option)
+        if match:
+            amount = float(match[2] or 1)
+            total += amount if match[1] == "first" else -amount
+    return total
+
+
+def _rest_of_line(value: str) -> str:
+    """Read `Filename` and `Template`, which every writer leaves unquoted even with blanks in them."""
+    if value.startswith(('"', "'")):
+        return next(iter(words.split(value)), "")
+    return value.rstrip(" \t")
+
+
+class _ImageBuilder:
+    """Collect one [Image] section."""
+
+    def __init__(self, base: str, line: int) -> None:
+        self.base = base
+        self.line = line
+        self.filename = ""
+        self.templates: list[str] = []
+        self.template_checksums: list[Checksum] = []
+        self.image_sums: dict[str, str] = {}
+        self.image_size: int | None = None
+        self.texts = {"ShortInfo": "", "Info": ""}
+
+    def comment(self, line: str) -> None:
+        """Use what libjte tells in comments (format.md 2.5)."""
+        if match := _COMMENT_SUM.fullmatch(line):
+            subject, algorithm, digest = match.groups()
+            if len(digest) != _HEX_LENGTH[algorithm]:
+                return
+            if subject == "Image":
+                self.image_sums[algorithm.lower()] = digest.lower()
+            elif algorithm in ("MD5", "SHA256"):
+                self.template_checksums.append(Checksum(bytes.fromhex(digest)))
+        elif match := _COMMENT_SIZE.fullmatch(line):
+            self.image_size = int(match[1])
+
+    def entry(self, label: str, value: str, number: int) -> None:
+        """Take one `label=value` in; unknown labels are passed over."""
+        if label == "Filename":
+            self.filename = _rest_of_line(value).removeprefix("stdio:")
+        elif label == "Template":
+            self.templates.append(_rest_of_line(value))
+        elif label in ("Template-MD5Sum", "Template-SHA256Sum"):
+            try:
+                self.template_checksums.append(Checksum.parse(next(iter(words.split(value)), "")))
+            except InvalidChecksum as error:
+                raise FormatError(f"{label}: {error}", source=self.base, line=number) from None
+        elif label in self.texts:
+            self.texts[label] = value
+
+    def finish(self) -> ImageSection:
+        return ImageSection(
+            filename=self.filename,
+            templates=tuple(template for template in self.templates if template),
+            template_checksums=tuple(dict.fromkeys(self.template_checksums)),
+            image_sums=self.image_sums,
+            image_size=self.image_size,
+            short_info=self.texts["ShortInfo"],
+            info=self.texts["Info"],
+            base=self.base,
+            line=self.line,
+        )
+
+
+class _Piece:
+    """Collect the sections of one file up to an [Include] or its end."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.section = ""
+        self.version = ""
+        self.generator = ""
+        self.images: list[_ImageBuilder] = []
+        self.parts = PartLines(source)
+        self.servers: dict[str, list[Mapping]] = {}
+
+    def enter(self, name: str, number: int) -> None:
+        """Begin a section."""
+        self.section = "Include" if name.startswith(("Include ", "Include\t")) else name
+        if name == "Image":
+            self.images.append(_ImageBuilder(self.source, number))
+
+    def entry(self, line: str, number: int) -> None:
+        """Take in a line that is no header."""
+        section = self.section
+        if line.startswith("#"):
+            if section == "Image":
+                self.images[-1].comment(line)
+            return
+        if section not in ("Parts", "Servers", "Image", "Jigdo", "Include"):
+            return
+        if section == "Include":
+            raise self._error("only a new section may follow [Include]", number)
+        label, equals, value = line.partition("=")
+        if not equals:
+            raise self._error(f"`{line[:60]}' is neither a section nor label=value", number)
+        label = label.rstrip(" \t")
+        value = value.lstrip(" \t")
+        if section == "Parts":
+            self._part(label, value, number)
+        elif section == "Servers":
+            self._server(label, value, number)
+        elif section == "Image":
+            self.images[-1].entry(label, value, number)
+        else:
+            self._jigdo(label, value, number)
+
+    def _part(self, label: str, value: str, number: int) -> None:
+        try:
+            checksum = Checksum.parse(label)
+        except InvalidChecksum as error:
+            raise self._error(str(error), number) from None
+        if not value or value.startswith("#") or value in ("''", '""'):
+            raise self._error("a part without a location (nothing after `=')", number)
+        if self.parts.lines >= MAX_PART_LINES:
+            raise self._error(f"more than {MAX_PART_LINES} parts: no .jigdo has so many", number)
+        self.parts.add(checksum, value)
+
+    def _server(self, label: str, value: str, number: int) -> None:
+        if not label or any(char in label for char in "[]#"):
+            raise self._error(f"`{label[:60]}' is no label", number)
+        target, *options = words.split(value) or [""]
+        self.servers.setdefault(label, []).append(Mapping(target, _weight(options), self.source))
+
+    def _jigdo(self, label: str, value: str, number: int) -> None:
+        word = next(iter(words.split(value)), "")
+        if label == "Version":
+            digits = re.match("[0-9]*", word)
+            major = digits[0] if digits else ""
+            if len(major) > 4 or int(major or "0") > NEWEST_MAJOR_VERSION:
+                raise self._error(f"written for jigdo {word}: upgrade required", number)
+            self.version = word
+        elif label == "Generator":
+            self.generator = word
+
+    def _error(self, message: str, number: int) -> FormatError:
+        return FormatError(message, source=self.source, line=number)
+
+    def finish(self, generator: str) -> JigdoFile:
+        self.parts.unquoted = generator.startswith("libjte")
+        return JigdoFile(
+            source=self.source,
+            version=self.version,
+            generator=self.generator,
+            images=tuple(image.finish() for image in self.images),
+            parts=(self.parts,) if self.parts.lines else (),
+            servers={label: tuple(mappings) for label, mappings in self.servers.items()},
+        )

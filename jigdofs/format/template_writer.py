@@ -1,0 +1,126 @@
+"""Write .template files: the mirror of `template`, with the same tables (format.md 1)."""
+
+from __future__ import annotations
+
+import bz2
+import zlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from jigdofs.format.checksum import Algorithm
+from jigdofs.format.template import (
+    CHUNK_HEADER_SIZE,
+    DESC_OVERHEAD,
+    ENTRY_LAYOUT,
+    HEADER_PREFIX,
+    U48,
+    Compression,
+    Entry,
+    EntryType,
+    ImageInfo,
+    MatchedFile,
+    UnmatchedData,
+)
+
+CHUNK_LENGTH = 1 << 20
+"""Raw bytes a chunk: one random read inflates at most this much; libjte chose the same."""
+
+_VERSION = {Algorithm.MD5: "1.2", Algorithm.SHA256: "2.0"}
+
+
+def header(algorithm: Algorithm, creator: str, comment: str) -> bytes:
+    """Return the three header lines; versions as jigdo-file writes them."""
+    first = HEADER_PREFIX + f"{_VERSION[algorithm]} {creator}\r\n".encode("ascii")
+    return first + comment.encode("ascii") + b"\r\n\r\n"
+
+
+def pack_u48(number: int) -> bytes:
+    """Write a six-byte little-endian number."""
+    return U48.pack(number & 0xFFFFFFFF, number >> 32)
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """Write one entry; the checksum's algorithm and a missing rsync64 choose the type."""
+    low, high = entry.length & 0xFFFFFFFF, entry.length >> 32
+    if isinstance(entry, UnmatchedData):
+        return ENTRY_LAYOUT[EntryType.UNMATCHED_DATA].pack(EntryType.UNMATCHED_DATA, low, high)
+    sha256 = entry.checksum.algorithm is Algorithm.SHA256
+    digest = entry.checksum.digest
+    if isinstance(entry, ImageInfo):
+        kind = EntryType.IMAGE_INFO_SHA256 if sha256 else EntryType.IMAGE_INFO_MD5
+        return ENTRY_LAYOUT[kind].pack(kind, low, high, digest, entry.block_length)
+    kind = _file_type(entry, sha256=sha256)
+    if entry.rsync64 is None:
+        return ENTRY_LAYOUT[kind].pack(kind, low, high, digest)
+    return ENTRY_LAYOUT[kind].pack(kind, low, high, entry.rsync64, digest)
+
+
+def _file_type(entry: MatchedFile, *, sha256: bool) -> EntryType:
+    if entry.rsync64 is None:
+        return EntryType.WRITTEN_FILE_OLD if entry.written else EntryType.MATCHED_FILE_OLD
+    if sha256:
+        return EntryType.WRITTEN_FILE_SHA256 if entry.written else EntryType.MATCHED_FILE_SHA256
+    return EntryType.WRITTEN_FILE_MD5 if entry.written else EntryType.MATCHED_FILE_MD5
+
+
+def pack_desc(entries: Iterable[Entry]) -> bytes:
+    """Write the whole DESC part."""
+    packed = b"".join(map(pack_entry, entries))
+    length = pack_u48(len(packed) + DESC_OVERHEAD)
+    return b"DESC" + length + packed + length
+
+
+def pack_chunk(data: bytes, compression: Compression, level: int = 9) -> bytes:
+    """Compress one chunk of raw data with its header; `data` must not be empty (format.md 1.3)."""
+    if not data:
+        raise ValueError("an empty chunk cannot be read back by jigdo-file")
+    if compression is Compression.ZLIB:
+        packed = zlib.compress(data, level)
+    else:
+        packed = bz2.compress(data, max(level, 1))
+    length = pack_u48(CHUNK_HEADER_SIZE + len(packed))
+    return compression.value + length + pack_u48(len(data)) + packed
+
+
+class TemplateWriter:
+    """Write a template front to back: raw data as it comes, then the entries.
+
+    Args:
+        out: where to write; only ever appended to.
+        algorithm: which checksums the entries will have.
+        compression: of the chunks.
+        level: 0-9, as zlib and bzip2 understand it.
+        creator: the writing program for the header.
+    """
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        algorithm: Algorithm,
+        *,
+        creator: str,
+        comment: str = "",
+        compression: Compression = Compression.ZLIB,
+        level: int = 9,
+    ) -> None:
+        self._out = out
+        self._compression = compression
+        self._level = level
+        self._pending = bytearray()
+        out.write(header(algorithm, creator, comment))
+
+    def raw_data(self, data: bytes) -> None:
+        """Take the next unmatched bytes of the image in."""
+        self._pending += data
+        while len(self._pending) >= CHUNK_LENGTH:
+            self._flush(CHUNK_LENGTH)
+
+    def finish(self, entries: Iterable[Entry]) -> None:
+        """Write what is pending and the entries."""
+        if self._pending:
+            self._flush(len(self._pending))
+        self._out.write(pack_desc(entries))
+
+    def _flush(self, length: int) -> None:
+        self._out.write(pack_chunk(bytes(self._pending[:length]), self._compression, self._level))
+        del self._pending[:length]

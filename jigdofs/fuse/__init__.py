@@ -1,0 +1,1 @@
+"""The kernel's face: the only files that import pyfuse3."""

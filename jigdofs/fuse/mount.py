@@ -1,0 +1,127 @@
+"""Hold a mount: from the kernel's handshake to its end, whoever ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from jigdofs.config import MountOptions
+from jigdofs.errors import MountError
+from jigdofs.fuse import kernel
+from jigdofs.fuse.mountpoint import prepare, unmount
+from jigdofs.fuse.operations import File, Operations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+_READY_TIMEOUT_S = 30.0
+
+
+async def hold(
+    files: Sequence[File],
+    options: MountOptions,
+    *,
+    source: str,
+    ready: Callable[[], None],
+    stop: Callable[[], None],
+) -> None:
+    """Mount, serve until unmounted or told to stop, and leave no mount behind.
+
+    Args:
+        files: what to show.
+        options: where and how.
+        source: what mount(8) and findmnt show as the source.
+        ready: called once the mount answers.
+        stop: called to make waiting reads fail when a signal asks us to end.
+
+    Raises:
+        MountError: the mount cannot be made.
+    """
+    mountpoint = options.mountpoint
+    single = prepare(mountpoint)
+    if single and len(files) != 1:
+        raise MountError(f"{mountpoint} is a regular file: it can show one image, not {len(files)}")
+    operations = Operations(files, options, single=single)
+    try:
+        pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
+    except RuntimeError as error:
+        raise MountError(f"cannot mount at {mountpoint}: {_advice(options)}") from error
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, mountpoint, stop)
+            nursery.start_soon(_become_ready, options, ready)
+            await pyfuse3.main()
+            _log.info("%s is unmounted", mountpoint)
+            stop()
+            nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> None:
+    """Wait for the first answer of the mount, set the kernel's limits, then say so."""
+    with trio.fail_after(_READY_TIMEOUT_S):
+        status = await trio.to_thread.run_sync(os.stat, options.mountpoint, abandon_on_cancel=True)
+    kernel.tune(status.st_dev, max_background=options.max_background, read_ahead_kb=options.read_ahead_kb)
+    ready()
+
+
+async def _end_on_signal(mountpoint: Path, stop: Callable[[], None]) -> None:
+    """End on SIGTERM and SIGINT; on the second one, let go even of what is in use."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        asked = False
+        async for number in signals:
+            _log.info("stopping on %s", signal.Signals(number).name)
+            stop()
+            if asked:
+                with contextlib.suppress(MountError):
+                    await trio.to_thread.run_sync(lambda: unmount(mountpoint, lazy=True))
+            asked = True
+            pyfuse3.terminate()
+
+
+def _fuse_options(options: MountOptions, source: str) -> set[str]:
+    chosen = {f"fsname={_escaped(source)}", "subtype=jigdofs", "ro", "default_permissions", *options.fuse}
+    if options.allow_other:
+        chosen.add("allow_other")
+    return chosen
+
+
+def _escaped(source: str) -> str:
+    """Write a name as libfuse's option parser wants it: it ends an option at a comma."""
+    text = os.fsencode(source).decode("utf-8", "replace")
+    return text.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _advice(options: MountOptions) -> str:
+    """Say what most probably is in the way."""
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse; load the kernel module fuse"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse may not be opened by this user"
+    if os.geteuid() and options.allow_other and not _user_allow_other():
+        return "allow_other needs the line `user_allow_other' in /etc/fuse.conf for users other than root"
+    if os.geteuid() and not os.access(options.mountpoint, os.W_OK):
+        return "an ordinary user must be able to write to the mount point"
+    if os.geteuid() and not any(
+        os.access(os.path.join(directory, "fusermount3"), os.X_OK)
+        for directory in os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    ):
+        return "fusermount3 is not installed (package fuse3)"
+    return "FUSE refused it; the line above says why"
+
+
+def _user_allow_other() -> bool:
+    try:
+        with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as file:
+            return any(line.strip() == "user_allow_other" for line in file)
+    except OSError:
+        return False

@@ -1,0 +1,133 @@
+"""The mount point before and after: what is mounted there, is it ours, is it dead, who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from jigdofs.errors import MountError
+
+FSTYPE = "fuse.jigdofs"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo (proc(5))."""
+
+    mountpoint: str
+    fstype: str
+    source: str
+
+
+def mounts() -> list[Mount]:
+    """Return all mounts this process sees, in order."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        left, _, right = line.partition(b" - ")
+        fields, rest = left.split(b" "), right.split(b" ")
+        found.append(Mount(_unescape(fields[4]), _unescape(rest[0]), _unescape(rest[1])))
+    return found
+
+
+def _unescape(field: bytes) -> str:
+    """Undo the octal escapes of blanks, tabs, line feeds and backslashes."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+
+
+def mount_at(path: str | os.PathLike[str]) -> Mount | None:
+    """Return the topmost mount at a path; touches nothing below it, so it cannot hang there."""
+    text = os.fspath(path)
+    where = os.path.join(
+        os.path.realpath(os.path.dirname(os.path.abspath(text))), os.path.basename(os.path.abspath(text))
+    )
+    return next((mount for mount in reversed(mounts()) if mount.mountpoint == where), None)
+
+
+def is_dead(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a mount's daemon is gone: statfs always asks it, stat may be answered from a cache."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def prepare(path: Path) -> bool:
+    """Check a mount point, clean a dead mount of ours away; return whether it is a regular file.
+
+    Raises:
+        MountError: it does not exist, or something is mounted there.
+    """
+    mount = mount_at(path)
+    if mount is not None and mount.fstype == FSTYPE:
+        if not is_dead(path):
+            raise MountError(
+                f"{path}: {mount.source} is mounted there already; `jigdofs umount {path}' first"
+            )
+        unmount(path, lazy=True)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        hint = "; make the directory first" if error.errno == errno.ENOENT else ""
+        raise MountError(f"mount point {path}: {error.strerror}{hint}") from error
+    if os.path.isdir(path):
+        return False
+    if not os.path.isfile(path):
+        raise MountError(f"mount point {path} is neither a directory nor a regular file")
+    del status
+    return True
+
+
+def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
+    """Unmount a FUSE mount as root or as its owner; raise `MountError` that names who holds it."""
+    text = os.path.abspath(path)
+    if os.geteuid() == 0:
+        command = ["umount", "--no-canonicalize", "--internal-only", *(["--lazy"] if lazy else []), text]
+    else:
+        command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", text]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MountError(f"{text}: cannot be unmounted: {error}") from error
+    if done.returncode == 0 or mount_at(text) is None:
+        return
+    holders = _holders(text)
+    if holders:
+        raise MountError(f"{text} is in use: {'; '.join(holders)}")
+    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if "busy" in reason:
+        raise MountError(f"{text} is in use; close what reads it, or detach it with `jigdofs umount --lazy'")
+    raise MountError(f"{text}: cannot be unmounted: {reason}")
+
+
+def _holders(mountpoint: str) -> list[str]:
+    """Name loop devices over files below a mount point, and processes that have one open."""
+    holders = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            file = backing.read_text().rstrip("\n")
+            if file == mountpoint or file.startswith(mountpoint + "/"):
+                device = f"/dev/{backing.parts[3]}"
+                holders.append(f"{device} is attached to {file} (`umount {device}; losetup -d {device}')")
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or len(holders) >= 5:
+            continue
+        with contextlib.suppress(OSError):
+            if _uses(process, mountpoint):
+                name = (process / "comm").read_text().strip()
+                holders.append(f"process {process.name} ({name})")
+    return holders
+
+
+def _uses(process: Path, mountpoint: str) -> bool:
+    links = [process / "cwd", *(process / "fd").iterdir()]
+    for link in links:
+        target = os.readlink(link)
+        if target == mountpoint or target.startswith(mountpoint + "/"):
+            return True
+    return False

@@ -1,0 +1,55 @@
+"""Where log lines go: the terminal, a file or syslog."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+_ROOT = logging.getLogger("jigdofs")
+SYSLOG = "syslog"
+
+
+class _OneLine(logging.Formatter):
+    """Keep one record on one line, save for tracebacks of our own bugs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name logging gave it
+        """Escape line feeds that came from outside."""
+        return super().formatMessage(record).replace("\n", "\\n")
+
+
+def to_stderr(level: int) -> None:
+    """Log to the terminal or to whoever started us."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    _set(handler, level)
+
+
+def to_background(target: str, level: int) -> None:
+    """Log to a file, or to syslog for the word `syslog`; raise `OSError`."""
+    handler: logging.Handler
+    if target == SYSLOG:
+        handler = logging.handlers.SysLogHandler("/dev/log")
+        handler.setFormatter(_OneLine("jigdofs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        # reopened when logrotate moved it away
+        handler = logging.handlers.WatchedFileHandler(target, encoding="utf-8", errors="backslashreplace")
+        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _set(handler, level)
+
+
+def default_target() -> str:
+    """Return syslog where there is one, else a file in the user's log directory."""
+    if Path("/dev/log").exists():
+        return SYSLOG
+    import platformdirs
+
+    return str(platformdirs.user_log_path("jigdofs") / "mount.log")
+
+
+def _set(handler: logging.Handler, level: int) -> None:
+    _ROOT.handlers[:] = [handler]
+    _ROOT.setLevel(level)
+    _ROOT.propagate = False

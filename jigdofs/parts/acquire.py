@@ -1,0 +1,172 @@
+"""Obtain one part: ask its locations in turn until the checksum is right. The verdict falls here.
+
+Invariants of this file:
+* A spool is finished only after length and checksum matched.
+* Every transfer ends (the fetcher sees to it) and their number is bounded.
+* Bytes of a broken transfer are used again, by whatever mirror comes next; when the sum is then
+  wrong nobody can be blamed, and the part is fetched anew from one mirror at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from jigdofs.config import FetchOptions
+from jigdofs.errors import (
+    FetchError,
+    MirrorTrouble,
+    NotThere,
+    PartUnavailable,
+    WrongContent,
+)
+from jigdofs.fetch.fetcher import Answer, Fetcher, Request
+from jigdofs.format.part import Part
+from jigdofs.parts.locations import Location
+from jigdofs.parts.mirrors import Mirrors
+from jigdofs.parts.open_file import OpenFile
+from jigdofs.parts.slots import Ticket
+from jigdofs.parts.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+BATCH_BYTES = 512 << 10
+"""Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 750 us."""
+_MAX_PAUSE_S = 10.0
+
+
+class Acquirer:
+    """Fetch parts, trying their locations by preference and health."""
+
+    def __init__(self, fetcher: Fetcher, mirrors: Mirrors, options: FetchOptions) -> None:
+        self._fetcher = fetcher
+        self._mirrors = mirrors
+        self._options = options
+
+    async def acquire(
+        self, part: Part, locations: Sequence[Location], spool: Spool, ticket: Ticket
+    ) -> OpenFile:
+        """Fill the spool with the part and finish it; raise `PartUnavailable`."""
+        attempts: list[FetchError] = []
+        left = dict.fromkeys(locations)
+        receiver = _PartReceiver(part, spool)
+        # a mirror known to be down is worth one try, not a series of pauses
+        hopeless = all(self._mirrors.avoided(location.mirror) for location in locations)
+        rounds = 1 if hopeless else self._options.rounds
+        for number in range(rounds):
+            if number and left:
+                await trio.sleep(self._pause_s(number, list(left)))
+            for location in self._mirrors.order(left):
+                try:
+                    return await self._attempt(part, location, receiver, ticket)
+                except NotThere as error:
+                    attempts.append(error)
+                    del left[location]
+                except WrongContent as error:
+                    attempts.append(error)
+                    if self._judge(part, location, receiver, error):
+                        del left[location]
+                except MirrorTrouble as error:
+                    attempts.append(error)
+                    self._mirrors.failed(location.mirror, error.retry_after_s)
+            if not left:
+                break
+        raise PartUnavailable(str(part), tuple(attempts))
+
+    def _pause_s(self, number: int, left: list[Location]) -> float:
+        """Return how long to wait before another round: longer each time, as long as servers ask."""
+        backoff: float = self._options.backoff_s * 2 ** (number - 1)
+        return min(max(backoff, self._mirrors.asked_to_wait_s(left)), _MAX_PAUSE_S)
+
+    def _judge(self, part: Part, location: Location, receiver: _PartReceiver, error: WrongContent) -> bool:
+        """Blame a mirror for wrong content, unless others had a hand in it; tell whether it was blamed."""
+        mixed = receiver.mixed
+        receiver.restart()
+        if mixed:
+            _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
+            return False
+        _log.warning("wrong content from mirror %s for part %s: %s", location.mirror, part, error)
+        self._mirrors.blame(location.mirror)
+        return True
+
+    async def _attempt(
+        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket
+    ) -> OpenFile:
+        receiver.location = location
+        if not location.host:
+            await self._fetch(part, location, receiver)
+        else:
+            async with self._mirrors.slots(location.host).hold(ticket):
+                await self._fetch(part, location, receiver)
+        file = await receiver.finish()
+        self._mirrors.succeeded(location.mirror, part.length)
+        return file
+
+    async def _fetch(self, part: Part, location: Location, receiver: _PartReceiver) -> None:
+        if part.length and receiver.received == part.length:
+            receiver.restart()
+        await self._fetcher.fetch(
+            Request(location.url, offset=receiver.received, length=part.length), receiver
+        )
+
+
+class _PartReceiver:
+    """Gather a part's bytes and have them hashed and written in batches by a worker thread."""
+
+    def __init__(self, part: Part, spool: Spool) -> None:
+        self._part = part
+        self._spool = spool
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self._contributors: set[str] = set()
+        self.location: Location | None = None
+
+    @property
+    def received(self) -> int:
+        """Bytes taken in so far, batched ones included."""
+        return self._spool.received + self._batched
+
+    @property
+    def mixed(self) -> bool:
+        """Tell whether more than one location sent what we have."""
+        return len(self._contributors) > 1
+
+    async def begin(self, answer: Answer) -> None:
+        """Go on where we were, or begin anew if the server sends everything."""
+        if answer.offset != self.received:
+            self.restart()
+        assert self.location is not None
+        self._contributors.add(self.location.url)
+
+    async def receive(self, data: bytes) -> None:
+        """Take bytes in."""
+        self._batch.append(data)
+        self._batched += len(data)
+        if self._batched >= BATCH_BYTES:
+            await trio.to_thread.run_sync(self._write)
+
+    async def finish(self) -> OpenFile:
+        """Check the whole and keep it; raise `WrongContent`."""
+        return await trio.to_thread.run_sync(self._finish)
+
+    def restart(self) -> None:
+        """Forget everything received."""
+        self._batch.clear()
+        self._batched = 0
+        self._contributors.clear()
+        self._spool.restart()
+
+    def _write(self) -> None:
+        batch, self._batch, self._batched = self._batch, [], 0
+        for data in batch:
+            self._spool.write(data)
+
+    def _finish(self) -> OpenFile:
+        self._write()
+        checksum = self._spool.checksum()
+        if checksum != self._part.checksum:
+            assert self.location is not None
+            raise WrongContent(self.location.url, f"has the wrong checksum {checksum}")
+        return self._spool.finish()

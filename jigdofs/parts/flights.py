@@ -1,0 +1,111 @@
+"""One flight per key: however many want a file, it is obtained once.
+
+Invariant of this file: a waiter that gives up does not end the flight; flights live in the daemon's
+own nursery, so no cancel scope of a reader ever hits a connection being made (httpcore#1093).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from jigdofs.errors import JigdofsError
+from jigdofs.parts.open_file import OpenFile
+from jigdofs.parts.slots import Ticket, Urgency
+
+_log = logging.getLogger(__name__)
+
+Obtain = Callable[[Ticket], Awaitable[OpenFile]]
+
+
+class Flight:
+    """A file on its way."""
+
+    def __init__(self, urgency: Urgency) -> None:
+        self.ticket = Ticket(urgency)
+        self._waiters = 0
+        self._done = trio.Event()
+        self._file: OpenFile | None = None
+        self._error: JigdofsError | None = None
+
+    def land(self, file: OpenFile) -> None:
+        """Give the file to all who wait, pinned once for each."""
+        if self._done.is_set():
+            return  # stopped meanwhile
+        self._file = file
+        for _ in range(self._waiters):
+            file.pin()
+        self._done.set()
+
+    def fail(self, error: JigdofsError) -> None:
+        """Give the error to all who wait."""
+        self._error = error
+        self._done.set()
+
+    async def wait(self) -> OpenFile:
+        """Return the file, pinned, or raise what went wrong."""
+        self._waiters += 1
+        try:
+            await self._done.wait()
+        except trio.Cancelled:
+            if self._file is not None:
+                self._file.unpin()
+            self._waiters -= 1
+            raise
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        assert self._file is not None
+        return self._file
+
+
+class Flights:
+    """All flights of the daemon.
+
+    Args:
+        nursery: where they run; it outlives every reader.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._flights: dict[str, Flight] = {}
+
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def stop(self) -> None:
+        """Fail everything that is on its way, and all that is asked for later, at once."""
+        self._stopped = True
+        for flight in self._flights.values():
+            flight.fail(JigdofsError("jigdofs is being stopped"))
+
+    def join(self, key: str, urgency: Urgency, obtain: Obtain) -> Flight:
+        """Return the flight of a key; start it if there is none, hurry it if it is wanted more now."""
+        flight = self._flights.get(key)
+        if self._stopped:
+            flight = Flight(urgency)
+            flight.fail(JigdofsError("jigdofs is being stopped"))
+        elif flight is None:
+            flight = self._flights[key] = Flight(urgency)
+            self._nursery.start_soon(self._fly, key, flight, obtain)
+        else:
+            flight.ticket.hurry(urgency)
+        return flight
+
+    async def _fly(self, key: str, flight: Flight, obtain: Obtain) -> None:
+        try:
+            file = await obtain(flight.ticket)
+        except JigdofsError as error:
+            del self._flights[key]
+            flight.fail(error)
+        except Exception as error:  # noqa: BLE001  logged whole; the reader gets an error
+            # a bug: the one reader fails, the mount lives on
+            _log.exception("internal error while obtaining %s", key)
+            del self._flights[key]
+            flight.fail(JigdofsError(f"internal error while obtaining {key}: {error}"))
+        else:
+            del self._flights[key]
+            flight.land(file)

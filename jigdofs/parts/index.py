@@ -1,0 +1,138 @@
+"""The cache's index: facts about files, kept in a diskcache. The only file that imports it.
+
+Invariants of this file:
+* No pickle is ever written or read, and no value lives in a file: only short texts in the database.
+  (A row that says otherwise was tampered with: diskcache would unpickle it, or open and unlink
+  any path it names; CVE-2025-69872.)
+* Whatever goes wrong with the database is an `IndexTrouble`; the cache goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import diskcache
+from diskcache.core import MODE_RAW, UNKNOWN
+
+from jigdofs.errors import CacheError
+
+
+class IndexTrouble(CacheError):  # noqa: N818  caught by the cache, never seen by a user
+    """Say that the index could not be read or written."""
+
+
+class _TextDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Keep texts in the database and nothing else anywhere."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        """Accept text keys only."""
+        if type(key) is not str:
+            raise TypeError("index keys are text")
+        return key, True
+
+    def get(self, key: Any, raw: Any) -> str:
+        """Refuse any other key."""
+        if type(key) is not str or not raw:
+            raise IndexTrouble("the index holds a key that is no text")
+        return key
+
+    def store(self, value: Any, read: Any, key: Any = UNKNOWN) -> tuple[int, int, None, str]:
+        """Accept text values only."""
+        if type(value) is not str or read:
+            raise TypeError("index values are text")
+        return 0, MODE_RAW, None, value
+
+    def fetch(self, mode: Any, filename: Any, value: Any, read: Any) -> str:
+        """Refuse a row that would be unpickled or that names a file."""
+        if mode != MODE_RAW or filename is not None or type(value) is not str:
+            raise IndexTrouble("the index holds a value that is no text")
+        return value
+
+    def filename(self, key: Any = UNKNOWN, value: Any = UNKNOWN) -> NoReturn:
+        """Never make a file."""
+        raise IndexTrouble("the index keeps no files")
+
+    def remove(self, file_path: Any) -> None:
+        """Never remove a file, whatever a row says."""
+
+
+@contextlib.contextmanager
+def _trouble(directory: Path) -> Iterator[None]:
+    """Turn whatever diskcache and SQLite raise over a damaged, locked or full database into ours."""
+    try:
+        yield
+    except IndexTrouble:
+        raise
+    except Exception as error:
+        raise IndexTrouble(f"{directory}: {type(error).__name__}: {error}") from error
+
+
+class Index:
+    """Texts by key, shared by all processes that use the cache.
+
+    Args:
+        directory: the index's own directory; a damaged one is moved aside and begun anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            with _trouble(directory):
+                self._cache = self._open()
+        except IndexTrouble:
+            aside = directory.with_name(directory.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            with _trouble(directory):
+                directory.rename(aside)
+                self._cache = self._open()
+
+    def _open(self) -> Any:
+        # every setting is given, as a stored one would win over a default (ecosystem of diskcache 5)
+        return diskcache.Cache(
+            str(self._directory),
+            timeout=2,
+            disk=_TextDisk,
+            eviction_policy="none",
+            cull_limit=0,
+            size_limit=1 << 50,
+            statistics=0,
+            tag_index=0,
+            disk_min_file_size=1 << 30,
+            disk_pickle_protocol=0,
+            sqlite_auto_vacuum=1,
+            sqlite_cache_size=1 << 10,
+            sqlite_journal_mode="wal",
+            sqlite_mmap_size=0,
+            sqlite_synchronous=1,
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything inside one atomic step; other processes wait, 2 s at most."""
+        with _trouble(self._directory), self._cache.transact():
+            yield
+
+    def get(self, key: str) -> str | None:
+        """Return a text or None."""
+        with _trouble(self._directory):
+            value = self._cache.get(key)
+        return value if isinstance(value, str) else None
+
+    def set(self, key: str, text: str) -> None:
+        """Keep a text."""
+        with _trouble(self._directory):
+            self._cache.set(key, text)
+
+    def delete(self, key: str) -> None:
+        """Forget a text."""
+        with _trouble(self._directory):
+            self._cache.delete(key)
+
+    def close(self) -> None:
+        """Close the database."""
+        with contextlib.suppress(IndexTrouble), _trouble(self._directory):
+            self._cache.close()

@@ -1,0 +1,115 @@
+"""The object store: verified files by key, open already, in the cache, or made now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from jigdofs.errors import CacheError
+from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.flights import Flight, Flights
+from jigdofs.parts.open_file import OpenFile, OpenFiles
+from jigdofs.parts.slots import Ticket, Urgency
+from jigdofs.parts.spool import Place, Spool
+
+_log = logging.getLogger(__name__)
+
+Fill = Callable[[Spool, Ticket], Awaitable[OpenFile]]
+"""Fill a spool, verify it and finish it."""
+Write = Callable[[bytes], None]
+
+MADE_URGENCY = Urgency.FOREGROUND
+
+
+class ObjectStore:
+    """Open files by key, each obtained once however many ask.
+
+    Args:
+        cache: where files are kept, or None to keep nothing.
+        flights: what is on its way.
+        open_files: what is open.
+        fallbacks: where files are written that the cache does not take.
+        on_new: told the length of every file that was not in the cache before.
+    """
+
+    def __init__(
+        self,
+        cache: Cache | None,
+        flights: Flights,
+        open_files: OpenFiles,
+        fallbacks: tuple[Place, ...],
+    ) -> None:
+        self._cache = cache
+        self._flights = flights
+        self._open_files = open_files
+        self._fallbacks = fallbacks
+        self._disk = trio.CapacityLimiter(16)
+
+    def peek(self, key: str) -> OpenFile | None:
+        """Return the file if it is open; usable until the next await."""
+        return self._open_files.get(key)
+
+    async def open(self, key: str, length: int, checksum: Checksum | None, fill: Fill) -> OpenFile:
+        """Return the file, pinned; `fill` is called if the cache has none."""
+        file = self._open_files.get(key)
+        if file is not None:
+            file.pin()
+            return file
+        return await self._flight(key, length, checksum, fill, Urgency.FOREGROUND).wait()
+
+    def hint(self, key: str, length: int, checksum: Checksum | None, fill: Fill, urgency: Urgency) -> None:
+        """Begin to obtain a file that nobody waits for yet."""
+        if self._open_files.get(key) is None:
+            self._flight(key, length, checksum, fill, urgency)
+
+    async def open_made(self, key: str, length: int, make: Callable[[Write], None]) -> OpenFile:
+        """Return a file that we make ourselves, pinned; `make` runs in a worker thread."""
+        return await self.open(key, length, None, partial(self._make, make))
+
+    def hint_made(self, key: str, length: int, make: Callable[[Write], None]) -> None:
+        """Begin to make a file that nobody waits for yet."""
+        self.hint(key, length, None, partial(self._make, make), Urgency.READAHEAD)
+
+    async def _make(self, make: Callable[[Write], None], spool: Spool, _ticket: Ticket) -> OpenFile:
+        def work() -> OpenFile:
+            make(spool.write)
+            return spool.finish()
+
+        return await trio.to_thread.run_sync(work, limiter=self._disk)
+
+    def _flight(
+        self, key: str, length: int, checksum: Checksum | None, fill: Fill, urgency: Urgency
+    ) -> Flight:
+        return self._flights.join(key, urgency, partial(self._obtain, key, length, checksum, fill))
+
+    async def _obtain(
+        self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
+    ) -> OpenFile:
+        file = await self._cached(key, length, checksum)
+        if file is None:
+            algorithm = checksum.algorithm if checksum is not None else Algorithm.SHA256
+            spool = Spool(length, self._places(key, checksum), algorithm.hasher)
+            try:
+                file = await fill(spool, ticket)
+            finally:
+                spool.abandon()
+        self._open_files.add(key, file)
+        return file
+
+    async def _cached(self, key: str, length: int, checksum: Checksum | None) -> OpenFile | None:
+        if self._cache is None:
+            return None
+        return await trio.to_thread.run_sync(self._cache.open, key, length, checksum, limiter=self._disk)
+
+    def _places(self, key: str, checksum: Checksum | None) -> tuple[Place, ...]:
+        if self._cache is None:
+            return self._fallbacks
+        try:
+            return (self._cache.place(key, checksum), *self._fallbacks)
+        except CacheError as error:
+            _log.debug("%s", error)
+            return self._fallbacks

@@ -1,0 +1,128 @@
+"""Who may fetch next: a fixed number of slots, given to the most urgent first.
+
+Less urgent work leaves some slots free, so that a reader who waits never finds all of them taken
+by large transfers that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import AsyncIterator
+
+import trio
+
+
+class Urgency(enum.IntEnum):
+    """How badly something is wanted; smaller goes first."""
+
+    FOREGROUND = 0
+    READAHEAD = 1
+    BACKGROUND = 2
+
+
+class Ticket:
+    """One piece of work and its urgency, which may rise while it waits."""
+
+    __slots__ = ("_event", "_slots", "urgency")
+
+    def __init__(self, urgency: Urgency) -> None:
+        self.urgency = urgency
+        self._slots: Slots | None = None
+        self._event: trio.Event | None = None
+
+    def hurry(self, urgency: Urgency) -> None:
+        """Raise the urgency; never lowers it."""
+        if urgency >= self.urgency:
+            return
+        slots = self._slots
+        if slots is not None:
+            slots.requeue(self, urgency)
+        self.urgency = urgency
+        if slots is not None:
+            slots.wake()
+
+    async def wait_in(self, slots: Slots) -> None:
+        """Wait until `slots` grants one; called by `Slots` alone."""
+        self._slots, self._event = slots, trio.Event()
+        try:
+            await self._event.wait()
+        finally:
+            self._slots = None
+
+    def grant(self) -> None:
+        """End the wait; called by `Slots` alone."""
+        assert self._event is not None
+        self._event.set()
+
+    @property
+    def granted(self) -> bool:
+        """Tell whether the wait was ended by a grant."""
+        return self._event is not None and self._event.is_set()
+
+
+class Slots:
+    """Slots of one host.
+
+    Args:
+        total: how many transfers at once.
+        spare: how many of them only foreground work may take.
+    """
+
+    def __init__(self, total: int, spare: int) -> None:
+        self._free = total
+        self._spare = min(spare, total - 1)
+        self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
+
+    @contextlib.asynccontextmanager
+    async def hold(self, ticket: Ticket) -> AsyncIterator[None]:
+        """Hold one slot, waiting for it by urgency, then by age."""
+        await self._acquire(ticket)
+        try:
+            yield
+        finally:
+            self._free += 1
+            self.wake()
+
+    async def _acquire(self, ticket: Ticket) -> None:
+        self._waiting[ticket.urgency][ticket] = None
+        if not self._grant_to(ticket):
+            try:
+                await ticket.wait_in(self)
+            except trio.Cancelled:
+                if ticket.granted:
+                    self._free += 1
+                    self.wake()
+                self._waiting[ticket.urgency].pop(ticket, None)
+                raise
+
+    def _grant_to(self, ticket: Ticket) -> bool:
+        """Give a slot at once if nobody more urgent or older waits and the rules allow."""
+        first = self._next()
+        if first is not ticket:
+            return False
+        del self._waiting[ticket.urgency][ticket]
+        self._free -= 1
+        return True
+
+    def _next(self) -> Ticket | None:
+        for urgency, queue in zip(Urgency, self._waiting, strict=True):
+            needed = 1 if urgency is Urgency.FOREGROUND else 1 + self._spare
+            if queue and self._free >= needed:
+                return next(iter(queue))
+            if queue:
+                return None
+        return None
+
+    def requeue(self, ticket: Ticket, urgency: Urgency) -> None:
+        """Move a waiting ticket to a more urgent queue."""
+        if ticket in self._waiting[ticket.urgency]:
+            del self._waiting[ticket.urgency][ticket]
+            self._waiting[urgency][ticket] = None
+
+    def wake(self) -> None:
+        """Hand free slots out."""
+        while (ticket := self._next()) is not None:
+            del self._waiting[ticket.urgency][ticket]
+            self._free -= 1
+            ticket.grant()

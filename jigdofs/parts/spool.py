@@ -1,0 +1,188 @@
+"""A file being written: hashed as it grows, and never without a place to be.
+
+The first place is the cache; where that is full or broken, a temporary directory; at last, a little
+memory. What does not lie in the cache is served all the same and forgotten when it is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from jigdofs.errors import CacheError, NoRoom
+from jigdofs.format.checksum import Checksum, Hasher
+from jigdofs.parts.open_file import Fingerprint, OpenFile
+
+_log = logging.getLogger(__name__)
+_COPY_BYTES = 1 << 20
+
+
+class Place(Protocol):
+    """Somewhere a spool can be written to."""
+
+    def create(self, length: int) -> int:
+        """Return a new empty file, open for reading and writing; raise `OSError` or `CacheError`."""
+
+    def keep(self, fd: int) -> None:
+        """Make the file permanent: its content is complete and right."""
+
+    def abandon(self, fd: int) -> None:
+        """Forget the file; the descriptor stays the caller's."""
+
+
+class TemporaryPlace:
+    """An unlinked file in the temporary directory: room for what the cache cannot take."""
+
+    def create(self, length: int) -> int:
+        """Make a file that vanishes when it is closed."""
+        room = os.statvfs(tempfile.gettempdir())
+        if length > room.f_bavail * room.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+    def keep(self, fd: int) -> None:
+        """Keep nothing: the file lives as long as it is open."""
+
+    def abandon(self, fd: int) -> None:
+        """Have nothing to forget."""
+
+
+class MemoryPlace:
+    """A little memory, so that small parts can be read when no disk takes them.
+
+    Args:
+        max_bytes: for all such files together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self._max_bytes = max_bytes
+        self._files: dict[int, int] = {}  # inode -> length
+
+    def create(self, length: int) -> int:
+        """Make a file in memory if there is room."""
+        with self._lock:
+            self._forget_closed()
+            if sum(self._files.values()) + length > self._max_bytes:
+                raise OSError(errno.ENOSPC, "no room left in the cache, on disk and in memory")
+            fd = os.memfd_create("jigdofs", os.MFD_CLOEXEC)
+            self._files[os.fstat(fd).st_ino] = length
+            return fd
+
+    def _forget_closed(self) -> None:
+        alive = set()
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError, ValueError):
+                alive.add(os.fstat(int(name)).st_ino)
+        self._files = {inode: length for inode, length in self._files.items() if inode in alive}
+
+    def keep(self, fd: int) -> None:
+        """Keep nothing: the file lives as long as it is open."""
+
+    def abandon(self, fd: int) -> None:
+        """Have nothing to forget."""
+
+
+class Spool:
+    """Write one file and check it. All methods block: they are called from worker threads.
+
+    Args:
+        length: what the file must have in the end.
+        places: where it may lie, best first.
+        hasher: makes a new hasher of the algorithm that decides.
+    """
+
+    def __init__(self, length: int, places: tuple[Place, ...], hasher: Callable[[], Hasher]) -> None:
+        self.length = length
+        self.received = 0
+        self._places = list(places)
+        self._new_hasher = hasher
+        self._hasher = hasher()
+        self._fd = -1
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes; raise `CacheError` where no place takes them."""
+        view = memoryview(data)
+        if self.received + len(view) > self.length:
+            raise ValueError("more bytes than the file may have")
+        if self._fd < 0:
+            self._next_place()
+        self._hasher.update(view)
+        while view:
+            try:
+                written = os.pwrite(self._fd, view, self.received)
+            except OSError as error:
+                self._move(error)
+                continue
+            self.received += written
+            view = view[written:]
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        self.received = 0
+        self._hasher = self._new_hasher()
+
+    def checksum(self) -> Checksum:
+        """Return the checksum of what was written so far."""
+        return Checksum(self._hasher.digest())
+
+    def finish(self) -> OpenFile:
+        """Keep the file; its checksum was found right. The spool is done with."""
+        if self._fd < 0:
+            self._next_place()  # an empty file
+        os.ftruncate(self._fd, self.received)
+        try:
+            self._places[0].keep(self._fd)
+        except (OSError, CacheError) as error:
+            _log.warning("cannot keep a file in the cache: %s", error)
+            self._places[0].abandon(self._fd)
+        file = OpenFile(self._fd, Fingerprint.of(self._fd))
+        self._fd = -1
+        return file
+
+    def abandon(self) -> None:
+        """Leave nothing behind; harmless after `finish`."""
+        if self._fd >= 0:
+            self._places[0].abandon(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _next_place(self) -> None:
+        """Create the file in the first place that takes it."""
+        problem: Exception | None = None
+        while self._places:
+            try:
+                self._fd = self._places[0].create(self.length)
+            except (OSError, CacheError) as error:
+                problem = error
+                self._places.pop(0)
+            else:
+                return
+        raise NoRoom(f"no room for {self.length} bytes: {problem}")
+
+    def _move(self, error: OSError) -> None:
+        """Go on in the next place, with what was written so far."""
+        _log.info("the %s takes no more: %s", type(self._places[0]).__name__, error.strerror)
+        old, place = self._fd, self._places.pop(0)
+        self._fd = -1
+        try:
+            self._next_place()
+            done = 0
+            while done < self.received:
+                piece = os.pread(old, min(_COPY_BYTES, self.received - done), done)
+                if not piece:
+                    raise CacheError("a file that was being written became shorter")
+                os.pwrite(self._fd, piece, done)
+                done += len(piece)
+        except OSError as again:
+            raise NoRoom(f"no room for {self.length} bytes: {again.strerror}") from again
+        finally:
+            place.abandon(old)
+            os.close(old)

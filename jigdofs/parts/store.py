@@ -1,0 +1,68 @@
+"""The parts' side of the image: part in, verified open file out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from jigdofs.errors import JigdofsError
+from jigdofs.format.part import Part
+from jigdofs.parts.acquire import Acquirer
+from jigdofs.parts.locations import Locator
+from jigdofs.parts.objects import ObjectStore
+from jigdofs.parts.open_file import OpenFile
+from jigdofs.parts.slots import Ticket, Urgency
+from jigdofs.parts.spool import Spool
+
+
+def cache_key(part: Part) -> str:
+    """Name a part in the cache: all images share it."""
+    return f"{part.checksum.algorithm.short_name}-{part.checksum.hex}"
+
+
+class PartStore:
+    """The parts of one image, opened by value.
+
+    Args:
+        objects: where they are kept.
+        acquirer: how missing ones are fetched.
+        locator: where they may be had.
+        on_fetched: told every part that was fetched.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        acquirer: Acquirer,
+        locator: Locator,
+        on_fetched: Callable[[Part], None],
+    ) -> None:
+        self._objects = objects
+        self._acquirer = acquirer
+        self._locator = locator
+        self._on_fetched = on_fetched
+
+    def peek(self, key: Part) -> OpenFile | None:
+        """Return the part if it is open; a part of another length under its checksum is none."""
+        file = self._objects.peek(cache_key(key))
+        return file if file is not None and file.size == key.length else None
+
+    async def open(self, key: Part) -> OpenFile:
+        """Return the part, pinned; raise `PartUnavailable`."""
+        file = await self._objects.open(cache_key(key), key.length, key.checksum, self._fill(key))
+        if file.size != key.length:
+            file.unpin()
+            raise JigdofsError(f"part {key}: the file of that checksum has {file.size} bytes")
+        return file
+
+    def hint(self, key: Part) -> None:
+        """Begin to obtain a part ahead of a reader."""
+        self._objects.hint(cache_key(key), key.length, key.checksum, self._fill(key), Urgency.READAHEAD)
+
+    def _fill(self, part: Part) -> Callable[[Spool, Ticket], Awaitable[OpenFile]]:
+        return partial(self._acquire, part)
+
+    async def _acquire(self, part: Part, spool: Spool, ticket: Ticket) -> OpenFile:
+        file = await self._acquirer.acquire(part, self._locator.locations(part.checksum), spool, ticket)
+        self._on_fetched(part)
+        return file

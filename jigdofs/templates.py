@@ -1,0 +1,225 @@
+"""Get templates: local, from the cache by their checksum, or from the net; always verified."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from jigdofs.config import FetchOptions
+from jigdofs.errors import FetchError, InputError, NotThere, WrongContent
+from jigdofs.fetch import url as urls
+from jigdofs.fetch.fetcher import Answer, Fetcher, Request
+from jigdofs.fetch.retry import retrying
+from jigdofs.format.checksum import Algorithm, Checksum, Hasher
+from jigdofs.image.raw_data import TemplateFile
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.open_file import Fingerprint, OpenFile
+from jigdofs.parts.spool import Place, Spool
+
+MAX_TEMPLATE_BYTES = 64 << 30
+_READ_BYTES = 1 << 20
+
+Progress = Callable[[str, int, int | None], None]
+"""Told URL, bytes so far and bytes in all (None if unknown) while a template is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSource:
+    """Where a template may be had and what it must be.
+
+    Attributes:
+        candidates: absolute paths and URLs, best first.
+        checksums: all of them must match.
+        wanted_by: the .jigdo and line that ask for it, for messages.
+    """
+
+    candidates: tuple[str, ...]
+    checksums: tuple[Checksum, ...]
+    wanted_by: str
+
+
+class Templates:
+    """Get templates as open, verified files.
+
+    Args:
+        fetcher: for URLs.
+        cache: where fetched ones are kept, or None.
+        fallbacks: where one is written that the cache does not take.
+        options: how often to try.
+        progress: told how far a transfer is.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        cache: Cache | None,
+        fallbacks: tuple[Place, ...],
+        options: FetchOptions,
+        progress: Progress | None = None,
+    ) -> None:
+        self._fetcher = fetcher
+        self._cache = cache
+        self._fallbacks = fallbacks
+        self._options = options
+        self._progress = progress
+
+    async def open(self, source: TemplateSource) -> TemplateFile:
+        """Return the template; the caller closes it. Raise `InputError` if no candidate is it."""
+        file = await self._cached(source.checksums)
+        if file is not None:
+            return _template_file(file.fd, source.candidates[0], source.checksums[0])
+        problems: list[FetchError] = []
+        for candidate in source.candidates:
+            try:
+                if urls.is_http(candidate):
+                    return await self._fetch(candidate, source.checksums)
+                return await trio.to_thread.run_sync(_open_local, candidate, source.checksums)
+            except FetchError as error:
+                problems.append(error)
+        # of many candidates a wrong one says more than those that do not exist
+        telling = [error for error in problems if not isinstance(error, NotThere)] or problems
+        reasons = "; ".join(map(str, telling)) or "the .jigdo names none"
+        raise InputError(f"{source.wanted_by}: its template cannot be had: {reasons}")
+
+    async def _cached(self, checksums: tuple[Checksum, ...]) -> OpenFile | None:
+        if self._cache is None or not checksums:
+            return None
+        return await trio.to_thread.run_sync(self._cache.open, _key(checksums[0]), None, checksums[0])
+
+    async def _fetch(self, url: str, checksums: tuple[Checksum, ...]) -> TemplateFile:
+        places = self._fallbacks
+        if self._cache is not None and checksums:
+            places = (self._cache.place(_key(checksums[0]), checksums[0]), *places)
+        receiver = _Receiver(url, places, checksums, self._progress)
+
+        async def attempt() -> None:
+            request = Request(url, offset=receiver.received, max_length=MAX_TEMPLATE_BYTES)
+            await self._fetcher.fetch(request, receiver)
+
+        try:
+            await retrying(attempt, self._options)
+            return await trio.to_thread.run_sync(receiver.finish)
+        finally:
+            receiver.abandon()
+
+
+def _key(checksum: Checksum) -> str:
+    return f"{checksum.algorithm.short_name}-{checksum.hex}"
+
+
+def _template_file(fd: int, name: str, checksum: Checksum) -> TemplateFile:
+    fingerprint = Fingerprint.of(fd)
+    return TemplateFile(fd, name, checksum.hex, (fingerprint.size, fingerprint.mtime_ns))
+
+
+def _open_local(path: str, checksums: tuple[Checksum, ...]) -> TemplateFile:
+    """Open a local template and verify it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotThere(path, error.strerror or "cannot be opened") from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotThere(path, "is no regular file")
+        hashers = _Hashers(checksums)
+        offset = 0
+        while data := os.pread(fd, _READ_BYTES, offset):
+            hashers.update(data)
+            offset += len(data)
+        return _template_file(fd, path, hashers.verdict(path))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+class _Hashers:
+    """Compute every checksum that is wanted, SHA-256 if none is."""
+
+    def __init__(self, wanted: tuple[Checksum, ...]) -> None:
+        self._wanted = wanted
+        algorithms = {checksum.algorithm for checksum in wanted} or {Algorithm.SHA256}
+        self._hashers: dict[Algorithm, Hasher] = {algorithm: algorithm.hasher() for algorithm in algorithms}
+
+    def update(self, data: bytes | bytearray) -> None:
+        """Take bytes in."""
+        for hasher in self._hashers.values():
+            hasher.update(data)
+
+    def verdict(self, name: str) -> Checksum:
+        """Return the checksum that names the template; raise `WrongContent` if one does not match."""
+        computed = {algorithm: Checksum(hasher.digest()) for algorithm, hasher in self._hashers.items()}
+        for checksum in self._wanted:
+            if computed[checksum.algorithm] != checksum:
+                raise WrongContent(
+                    name,
+                    f"is not the template that belongs to the .jigdo: its {checksum.algorithm.short_name}"
+                    f" is {computed[checksum.algorithm].hex}, not {checksum.hex}",
+                )
+        return self._wanted[0] if self._wanted else computed[Algorithm.SHA256]
+
+
+class _Receiver:
+    """Take a template in, into the cache if it has a place there."""
+
+    def __init__(
+        self,
+        url: str,
+        places: tuple[Place, ...],
+        checksums: tuple[Checksum, ...],
+        progress: Progress | None,
+    ) -> None:
+        self._url = url
+        self._places = places
+        self._checksums = checksums
+        self._progress = progress
+        self._hashers = _Hashers(checksums)
+        self._spool: Spool | None = None
+        self._length: int | None = None
+        self._batch = bytearray()
+
+    @property
+    def received(self) -> int:
+        """Bytes taken in so far."""
+        return (self._spool.received if self._spool else 0) + len(self._batch)
+
+    async def begin(self, answer: Answer) -> None:
+        """Go on where we were, or begin anew if the server sends everything."""
+        if self._spool is None or answer.offset != self.received or answer.length != self._length:
+            self.abandon()
+            self._length = answer.length
+            # of unknown length: what the temporary directory has, and the cache if it has so much
+            self._spool = Spool(answer.length or MAX_TEMPLATE_BYTES, self._places, Algorithm.MD5.hasher)
+            self._batch.clear()
+            self._hashers = _Hashers(self._checksums)
+            if answer.offset:
+                raise WrongContent(self._url, "changed while it was fetched")
+
+    async def receive(self, data: bytes) -> None:
+        """Take bytes in."""
+        self._batch += data
+        if self._progress:
+            self._progress(self._url, self.received, self._length)
+        if len(self._batch) >= _READ_BYTES:
+            await trio.to_thread.run_sync(self._write)
+
+    def _write(self) -> None:
+        assert self._spool is not None
+        batch, self._batch = self._batch, bytearray()
+        self._hashers.update(batch)
+        self._spool.write(batch)
+
+    def finish(self) -> TemplateFile:
+        """Check the whole and keep it."""
+        assert self._spool is not None
+        self._write()
+        checksum = self._hashers.verdict(self._url)
+        return _template_file(self._spool.finish().fd, self._url, checksum)
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        if self._spool is not None:
+            self._spool.abandon()

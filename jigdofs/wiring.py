@@ -1,0 +1,218 @@
+"""Put the house together: the only place that names concrete classes from every room."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
+from jigdofs.documents import Documents
+from jigdofs.errors import CacheError, UnsafeCache
+from jigdofs.fetch.fetcher import Receiver, Request, SchemeFetcher
+from jigdofs.fetch.file import FileFetcher
+from jigdofs.image.raw_data import RawData
+from jigdofs.image.reader import ImageReader
+from jigdofs.load import LoadedImage, Loader, unique_names
+from jigdofs.parts.acquire import Acquirer
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.flights import Flights
+from jigdofs.parts.locations import Locator
+from jigdofs.parts.mirrors import Mirrors
+from jigdofs.parts.objects import ObjectStore
+from jigdofs.parts.open_file import OpenFiles
+from jigdofs.parts.presence import Presence
+from jigdofs.parts.spool import MemoryPlace, Place, TemporaryPlace
+from jigdofs.parts.store import PartStore
+from jigdofs.templates import Progress, Templates
+
+if TYPE_CHECKING:
+    from jigdofs.fetch.http import HttpFetcher
+
+_log = logging.getLogger(__name__)
+
+MAX_OPEN_FILES = 512
+MAX_OPEN_BYTES = 4 << 30
+MEMORY_BYTES = 64 << 20
+_FLUSH_INTERVAL_S = 5.0
+_DEFAULT_FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that can be read."""
+
+    name: str
+    loaded: LoadedImage
+    reader: ImageReader
+    presence: Presence
+
+    @property
+    def present_bytes(self) -> int:
+        """Bytes that can be read without fetching anything."""
+        return self.presence.bytes
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the .jigdo was last changed."""
+        return int(self.loaded.mtime_s * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """All images of a mount.
+
+    Attributes:
+        images: in the order they were named.
+        stop: fail every read that waits, now and later; called before the end.
+    """
+
+    images: tuple[Image, ...]
+    stop: Callable[[], None]
+
+
+class LazyHttp:
+    """Make the HTTP client when the first URL is fetched: importing httpx takes 100 ms."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        self._fetcher: HttpFetcher | None = None
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Pass the request on."""
+        if self._fetcher is None:
+            from jigdofs.fetch.http import HttpFetcher
+
+            self._fetcher = HttpFetcher(self._options)
+        await self._fetcher.fetch(request, receiver)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+
+def open_cache(options: CacheOptions | None) -> Cache | None:
+    """Open the cache; an unsafe directory is refused, an unusable one does without."""
+    if options is None:
+        return None
+    free = options.min_free_bytes
+    try:
+        if free is None:
+            options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.statvfs(options.directory)
+            free = min(_DEFAULT_FREE_BYTES, status.f_blocks * status.f_frsize // 20)
+        return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free)
+    except UnsafeCache:
+        raise
+    except (CacheError, OSError) as error:
+        _log.warning("going on without a cache: %s", error)
+        return None
+
+
+def _open_files(options: CacheOptions | None) -> OpenFiles:
+    """Keep some files open, but neither most of our descriptors nor most of a small cache."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    quota = options.max_bytes if options is not None else None
+    return OpenFiles(
+        min(MAX_OPEN_FILES, max(16, soft // 2)),
+        MAX_OPEN_BYTES if quota is None else min(MAX_OPEN_BYTES, quota // 4),
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_images(
+    inputs: InputOptions,
+    cache_options: CacheOptions | None,
+    fetch_options: FetchOptions,
+    read_options: ReadOptions,
+    progress: Progress | None = None,
+) -> AsyncIterator[Images]:
+    """Load the images and keep everything running that reading them needs.
+
+    Raises:
+        JigdofsError: an input cannot be had or is malformed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(_cache(cache_options))
+        http = LazyHttp(fetch_options)
+        stack.push_async_callback(http.close)
+        fetcher = SchemeFetcher(http, FileFetcher())
+        fallbacks: tuple[Place, ...] = (TemporaryPlace(), MemoryPlace(MEMORY_BYTES))
+        loader = Loader(
+            Documents(fetcher, cache, fetch_options),
+            Templates(fetcher, cache, fallbacks, fetch_options, progress),
+        )
+        loaded: list[LoadedImage] = []
+        for source in inputs.sources:
+            for image in await loader.load(source, inputs.image):
+                stack.callback(os.close, image.template_file.fd)
+                loaded.append(image)
+
+        nursery = await stack.enter_async_context(_background())
+        flights = Flights(nursery)
+        open_files = _open_files(cache_options)
+        stack.callback(open_files.close)
+        objects = ObjectStore(cache, flights, open_files, fallbacks)
+        mirrors = Mirrors(fetch_options.connections, trio.current_time)
+        acquirer = Acquirer(fetcher, mirrors, fetch_options)
+
+        def build(name: str, image: LoadedImage) -> Image:
+            presence = Presence(image.layout, cache)
+            locator = Locator(image.description, inputs.mirrors, image.directory)
+            reader = ImageReader(
+                image.layout,
+                RawData(image.template_file, image.chunks, objects),
+                PartStore(objects, acquirer, locator, presence.add),
+                timeout_s=read_options.timeout_s,
+                readahead_bytes=_readahead_bytes(read_options, cache_options),
+            )
+            return Image(name, image, reader, presence)
+
+        images = tuple(build(name, image) for name, image in unique_names(loaded).items())
+        nursery.start_soon(_tend, cache, images)
+        yield Images(images, flights.stop)
+
+
+def _readahead_bytes(read: ReadOptions, cache: CacheOptions | None) -> int:
+    """Never fetch so far ahead that a small cache loses it again before it is read."""
+    if cache is None or cache.max_bytes is None:
+        return read.readahead_bytes
+    return min(read.readahead_bytes, cache.max_bytes // 4)
+
+
+@contextlib.asynccontextmanager
+async def _cache(options: CacheOptions | None) -> AsyncIterator[Cache | None]:
+    """Have the cache open, and close it cleanly even when we are cancelled."""
+    cache = await trio.to_thread.run_sync(open_cache, options)
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(cache.close)
+
+
+@contextlib.asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """Run the daemon's own tasks; they end with the block, whatever they are doing."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _tend(cache: Cache | None, images: tuple[Image, ...]) -> None:
+    """Count what is present, and write the cache's notes down now and then."""
+    for image in images:
+        await trio.to_thread.run_sync(image.presence.count)
+    while cache is not None:
+        await trio.sleep(_FLUSH_INTERVAL_S)
+        await trio.to_thread.run_sync(cache.flush)

@@ -1,0 +1,73 @@
+"""Skip a test that lacks a program or a right; with `JIGDOFS_REQUIRE_ALL=1` fail it instead."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+# An ordinary user's PATH may lack the directories where nginx and mke2fs are.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_CAP_SYS_ADMIN = 21
+
+
+def lack(reason: str) -> NoReturn:
+    """Skip the running test, or fail it where everything is required."""
+    if os.environ.get("JIGDOFS_REQUIRE_ALL") == "1":
+        pytest.fail(f"JIGDOFS_REQUIRE_ALL=1, but {reason}")
+    pytest.skip(reason)
+
+
+def tool(command: str) -> str:
+    """Return the full path of a required program, looking into the sbin directories too."""
+    found = shutil.which(command, path=_PATH)
+    if found is None:
+        lack(f"{command} is not installed")
+    return found
+
+
+def require(*commands: str) -> None:
+    """Go on only where all these programs are installed."""
+    for command in commands:
+        tool(command)
+
+
+def require_root() -> None:
+    """Go on only as root."""
+    if os.geteuid() != 0:
+        lack("this needs root")
+
+
+def require_fuse(user: str | None = None) -> None:
+    """Go on only where FUSE file systems can be mounted, by `user` if one is named."""
+    require("fusermount3")
+    if importlib.util.find_spec("pyfuse3") is None:
+        lack("pyfuse3 is not installed")
+    if not Path("/dev/fuse").exists():
+        lack("there is no /dev/fuse")
+    command = ["sh", "-c", ": <>/dev/fuse"]  # opens it for reading and writing, as libfuse will
+    if user is not None:
+        require_root()
+        command = as_user(user, command)
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        lack(f"{user or 'this user'} may not open /dev/fuse")
+    # root mounts by itself; fusermount3 of an ordinary user regains the right from the bounding set
+    which = "CapEff" if os.geteuid() == 0 and user is None else "CapBnd"
+    found = re.search(
+        rf"^{which}:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE
+    )
+    if found is None or not int(found[1], 16) >> _CAP_SYS_ADMIN & 1:
+        lack("mounting is not permitted here")
+
+
+def as_user(user: str, command: list[str]) -> list[str]:
+    """Return the command line that runs `command` as an ordinary user without further groups."""
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    ids = ["--reuid", str(entry.pw_uid), "--regid", str(entry.pw_gid)]
+    return [tool("setpriv"), *ids, "--clear-groups", "--", *command]
