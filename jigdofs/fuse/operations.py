@@ -78,7 +78,7 @@ class Operations(pyfuse3.Operations):
 
     # -- attributes ------------------------------------------------------------------------------
 
-    async def getattr(self, inode: InodeT, ctx: RequestContext | None = None) -> EntryAttributes:  # noqa: ARG002
+    async def getattr(self, inode: InodeT, ctx: RequestContext | None = None) -> EntryAttributes:
         """Describe the directory or an image."""
         return self._attributes(inode)
 
@@ -86,7 +86,7 @@ class Operations(pyfuse3.Operations):
         self,
         parent_inode: InodeT,
         name: FileNameT,
-        ctx: RequestContext,  # noqa: ARG002
+        ctx: RequestContext,
     ) -> EntryAttributes:
         """Find an image by name."""
         if parent_inode != pyfuse3.ROOT_INODE or pyfuse3.ROOT_INODE in self._files:
@@ -123,7 +123,7 @@ class Operations(pyfuse3.Operations):
         attributes.attr_timeout = ATTRIBUTES_VALID_S
         return attributes
 
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Tell the size of all images; there is never room for more."""
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = _STATFS_BYTES
@@ -139,20 +139,20 @@ class Operations(pyfuse3.Operations):
         self,
         inode: InodeT,
         name: bytes,
-        ctx: RequestContext,  # noqa: ARG002
+        ctx: RequestContext,
     ) -> bytes:
         """Tell the daemon's process id, so that `jigdofs umount` can wait for its end."""
         if inode == pyfuse3.ROOT_INODE and name == PID_XATTR:
             return str(os.getpid()).encode()
         raise FUSEError(_ENODATA)
 
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:  # noqa: ARG002
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
         """List none, so that copying tools do not copy ours."""
         return []
 
     # -- the directory ---------------------------------------------------------------------------
 
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Open the one directory."""
         return FileHandleT(inode)
 
@@ -172,7 +172,7 @@ class Operations(pyfuse3.Operations):
 
     # -- images ----------------------------------------------------------------------------------
 
-    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:  # noqa: ARG002
+    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an image for reading; its pages stay in the kernel's cache, as they never change."""
         file = self._files.get(inode)
         if file is None:

@@ -16,7 +16,6 @@ Invariants of this file:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -24,28 +23,29 @@ import json
 import logging
 import os
 import re
-import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.index import Index, IndexTrouble
-from jigdofs.parts.ledger import Ledger
 from jigdofs.parts.open_file import Fingerprint, OpenFile
+from jigdofs.parts.quota import Quota
+from jigdofs.parts.sessions import Sessions
 
 _log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"(md5|sha256|raw|doc)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)")
 _READ_BYTES = 1 << 20
 _FLUSH_ROWS = 128
-_GRANT_BYTES = 32 << 20
 _CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# This is the cache of jigdofs; it may be removed.\n"
 )
+# a filesystem without locks costs us the knowledge of who has a file open, not the cache
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class Cache:
@@ -57,33 +57,32 @@ class Cache:
         min_free_bytes: what must stay free on its filesystem.
 
     Raises:
-        CacheError: the directory cannot be used, or others could have written to it.
+        UnsafeCache: others could have written to the directory.
+        CacheError: it cannot be used.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int | None, min_free_bytes: int) -> None:
         self.directory = directory
-        self._max_bytes = max_bytes
-        self._min_free_bytes = min_free_bytes
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._rows: dict[str, str] = {}  # noted, not yet in the index
-        self._trusted: dict[str, bool] = {}  # session -> verdict, for ended ones
-        self._granted = 0  # bytes of our grant that nothing is reserved from
-        self._written = 0  # bytes finished since the ledger was last settled
-        self._dead_swept = False
         _make_private(directory)
         try:
             for name in ("objects", "incoming", "sessions"):
                 (directory / name).mkdir(mode=0o700, exist_ok=True)
             with contextlib.suppress(FileExistsError), (directory / "CACHEDIR.TAG").open("xb") as tag:
                 tag.write(_CACHEDIR_TAG)
-            self.session = secrets.token_hex(8)
-            self._session_fd = os.open(directory / "sessions" / self.session, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._session_fd, fcntl.LOCK_EX)
-            self._index: Index | None = Index(directory / "index")
+            self._index = Index(directory / "index")
+            self._sessions = Sessions(directory, self._index)
         except (OSError, IndexTrouble) as error:
             raise CacheError(f"cache {directory} cannot be used: {error}") from error
-        self._sweep_dead_sessions()
+        self._quota = Quota(
+            directory / "objects",
+            self._index,
+            self._sessions,
+            max_bytes=max_bytes,
+            min_free_bytes=min_free_bytes,
+        )
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -109,7 +108,7 @@ class Cache:
             return None
         file: OpenFile | None = None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _lock_shared(fd)
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode) and length in (None, status.st_size):
                 file = self._believed(key, fd, checksum)
@@ -129,7 +128,7 @@ class Cache:
         """Decide whether an open file is what its key says."""
         fingerprint = Fingerprint.of(fd)
         row = self._row(key)
-        if row is not None and row.fingerprint == fingerprint and self._trusts(row.session):
+        if row is not None and row.fingerprint == fingerprint and self._sessions.trusted(row.session):
             return OpenFile(fd, fingerprint)
         wanted = checksum or (row.checksum if row is not None else None)
         if wanted is None or _checksum_of(fd, wanted.algorithm) != wanted:
@@ -144,47 +143,12 @@ class Cache:
     def _row(self, key: str) -> _Row | None:
         with self._lock:
             text = self._rows.get(key)
-        if text is None and self._index is not None:
+        if text is None:
             try:
                 text = self._index.get(f"file:{key}")
             except IndexTrouble as error:
                 _log.info("%s", error)
         return _Row.parse(text) if text else None
-
-    def _trusts(self, session: str) -> bool:
-        """Tell whether a session's notes hold: it is ours, still runs, or ended cleanly."""
-        if session == self.session:
-            return True
-        verdict = self._trusted.get(session)
-        if verdict is None:
-            verdict = self._ended_cleanly(session)
-            if verdict or not self._runs(session):
-                self._trusted[session] = verdict
-            else:
-                return True  # not remembered: it may end badly later
-        return verdict
-
-    def _ended_cleanly(self, session: str) -> bool:
-        try:
-            return self._index is not None and self._index.get(f"session:{session}") == "clean"
-        except IndexTrouble:
-            return False
-
-    def _runs(self, session: str) -> bool:
-        """Tell whether the process of a session still runs: it holds a lock on its file."""
-        if not re.fullmatch("[0-9a-f]{16}", session):
-            return False
-        try:
-            fd = os.open(self.directory / "sessions" / session, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
-        return False
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -199,36 +163,26 @@ class Cache:
 
     def reserve(self, length: int) -> None:
         """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
-        with self._lock:
-            if self._granted < length:
-                self._ask(length)
-            self._granted -= length
+        self._quota.reserve(length)
 
     def release(self, length: int) -> None:
-        """Give a reservation back that was not used."""
-        with self._lock:
-            self._granted += length
+        """Give back a reservation that was not used."""
+        self._quota.release(length)
 
     def incoming(self) -> Path:
         """Return a fresh path for a file that is being written."""
-        return self.directory / "incoming" / f"{self.session}-{next(self._numbers)}"
+        return self.directory / "incoming" / f"{self._sessions.own}-{next(self._numbers)}"
 
     def kept(self, key: str, fd: int, length: int, checksum: Checksum) -> None:
         """Note a file that was just put in place."""
         with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        with self._lock:
-            self._written += length
+            _lock_shared(fd)
+        self._quota.written(length)
         self._note(key, Fingerprint.of(fd), checksum)
-
-    def forget(self, key: str) -> None:
-        """Remove a file, for instance one that proved to be of no use."""
-        with contextlib.suppress(OSError):
-            self.path(key).unlink()
 
     def _note(self, key: str, fingerprint: Fingerprint, checksum: Checksum) -> None:
         with self._lock:
-            self._rows[key] = _Row(fingerprint, self.session, checksum).dump()
+            self._rows[key] = _Row(fingerprint, self._sessions.own, checksum).dump()
             full = len(self._rows) >= _FLUSH_ROWS
         if full:
             self.flush()
@@ -237,14 +191,11 @@ class Cache:
         """Write what was noted to the index, in one transaction."""
         with self._lock:
             rows, self._rows = self._rows, {}
-            written, self._written = self._written, 0
-        if self._index is None or not (rows or written):
-            return
         try:
             with self._index.transaction():
                 for key, text in rows.items():
                     self._index.set(f"file:{key}", text)
-                self._save(self._ledger().settle(self.session, written=written, returned=0))
+                self._quota.settle()
         except IndexTrouble as error:
             _log.info("%s", error)
 
@@ -252,17 +203,16 @@ class Cache:
 
     def note_document(self, url: str, text: str) -> None:
         """Remember what a server said about a URL (its validators)."""
-        if self._index is not None:
-            with contextlib.suppress(IndexTrouble):
-                self._index.set(f"url:{url}", text)
+        with contextlib.suppress(IndexTrouble):
+            self._index.set(f"url:{url}", text)
 
     def document(self, url: str) -> str | None:
         """Return what was remembered about a URL."""
         with contextlib.suppress(IndexTrouble):
-            return self._index.get(f"url:{url}") if self._index is not None else None
+            return self._index.get(f"url:{url}")
         return None
 
-    # -- accounts --------------------------------------------------------------------------------
+    # -- the whole -------------------------------------------------------------------------------
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
@@ -281,112 +231,13 @@ class Cache:
                 found.add(key)
         return found
 
-    def _limit(self, used: int) -> int:
-        """Return how many bytes the cache may have, given what it has."""
-        status = os.statvfs(self.directory)
-        by_disk = used + status.f_bavail * status.f_frsize - self._min_free_bytes
-        return by_disk if self._max_bytes is None else min(self._max_bytes, by_disk)
-
-    def _ask(self, length: int) -> None:
-        """Get a grant for `length` bytes more, and some to spare; evict if need be."""
-        if self._max_bytes is not None and length > self._max_bytes:
-            raise CacheError(f"{length} bytes are more than the whole cache may have")
-        need = length - self._granted
-        if self._index is None or not self._dead_swept:
-            raise CacheError("the cache's accounts cannot be read")
-        try:
-            with self._index.transaction():
-                ledger = self._ledger().settle(self.session, written=self._written, returned=0)
-                self._written = 0
-                limit = self._limit(ledger.used)
-                spare = max(need, min(_GRANT_BYTES, limit // 16))
-                granted = ledger.grant(self.session, spare, limit) or ledger.grant(self.session, need, limit)
-                if granted is None:
-                    ledger = self._evict(ledger, need)
-                    granted = ledger.grant(self.session, need, self._limit(ledger.used))
-                self._save(granted or ledger)
-        except (IndexTrouble, OSError) as error:
-            raise CacheError(f"the cache's accounts cannot be read: {error}") from error
-        if granted is None:
-            raise CacheError(f"the cache has no room for {length} bytes that are not in use")
-        self._granted += granted.grants[self.session] - ledger.grants.get(self.session, 0)
-
-    def _ledger(self) -> Ledger:
-        """Read the accounts, without the grants of processes that ended; recount when unreadable."""
-        assert self._index is not None
-        text = self._index.get("ledger")
-        try:
-            ledger = Ledger.parse(text) if text else None
-        except ValueError:
-            ledger = None
-        if ledger is None:
-            return Ledger(sum(size for _, size, _ in self._objects()))
-        ended = [name for name in ledger.grants if name != self.session and not self._runs(name)]
-        if ended:  # it may have written files it did not account for
-            alive = set(ledger.grants) - set(ended)
-            return ledger.keep(alive).recount(sum(size for _, size, _ in self._objects()))
-        return ledger
-
-    def _save(self, ledger: Ledger) -> None:
-        assert self._index is not None
-        self._index.set("ledger", ledger.dump())
-
-    def _objects(self) -> Iterator[tuple[int, int, Path]]:
-        """Yield last use (ns), size and path of every file."""
-        for kind in _directories(self.directory / "objects"):
-            for shard in _directories(kind):
-                with contextlib.suppress(OSError), os.scandir(shard) as entries:
-                    for entry in entries:
-                        with contextlib.suppress(OSError):
-                            status = entry.stat(follow_symlinks=False)
-                            yield status.st_atime_ns, status.st_size, Path(entry.path)
-
-    def _evict(self, ledger: Ledger, need: int) -> Ledger:
-        """Remove the least recently used files that nobody has open until `need` bytes fit."""
-        files = sorted(self._objects())
-        ledger = ledger.recount(sum(size for _, size, _ in files))
-        used, removed = ledger.used, 0
-        for _, size, path in files:
-            limit = self._limit(used)
-            # a tenth more than needed, so that the next part does not list everything again
-            slack = 0 if need > limit // 2 else limit // 10
-            if used + ledger.granted + need + slack <= limit:
-                break
-            if _remove_unused(path):
-                used -= size
-                removed += 1
-        _log.debug("evicted %d files", removed)
-        return ledger.recount(used)
-
-    def _sweep_dead_sessions(self) -> None:
-        """Remove what processes left behind that were killed."""
-        try:
-            for name in os.listdir(self.directory / "sessions"):
-                if name != self.session and not self._runs(name):
-                    for left in (self.directory / "incoming").glob(f"{name[:16]}-*"):
-                        left.unlink(missing_ok=True)
-                    (self.directory / "sessions" / name).unlink(missing_ok=True)
-            self._dead_swept = True
-        except OSError as error:
-            _log.info("cannot tidy the cache up: %s", error)
-            self._dead_swept = True
-
     def close(self) -> None:
         """End the session cleanly: what it noted is believed next time."""
         self.flush()
-        if self._index is not None:
-            try:
-                _sync_filesystem(self._session_fd)
-                with self._index.transaction():
-                    ledger = self._ledger()
-                    self._save(ledger.keep(set(ledger.grants) - {self.session}))
-                    self._index.set(f"session:{self.session}", "clean")
-            except (IndexTrouble, OSError) as error:
-                _log.info("the cache was not closed cleanly: %s", error)
-            self._index.close()
-        with contextlib.suppress(OSError):
-            (self.directory / "sessions" / self.session).unlink()
-        os.close(self._session_fd)
+        with contextlib.suppress(IndexTrouble, OSError):
+            self._quota.close()
+        self._sessions.end()
+        self._index.close()
 
 
 class CachePlace:
@@ -474,29 +325,13 @@ def _make_private(directory: Path) -> None:
         raise UnsafeCache(f"cache {directory} can be written by others; `chmod go-w {directory}' first")
 
 
-def _directories(parent: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
-
-
-def _remove_unused(path: Path) -> bool:
-    """Unlink a file unless some process has it open (it holds a shared lock then)."""
+def _lock_shared(fd: int) -> None:
+    """Mark a file as in use; raise `OSError` if it is just being evicted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a symlink: none of ours
-            path.unlink(missing_ok=True)
-        return error.errno in (errno.ENOENT, errno.ELOOP)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _checksum_of(fd: int, algorithm: Algorithm) -> Checksum:
@@ -506,11 +341,3 @@ def _checksum_of(fd: int, algorithm: Algorithm) -> Checksum:
         hasher.update(data)
         offset += len(data)
     return Checksum(hasher.digest())
-
-
-def _sync_filesystem(fd: int) -> None:
-    """Bring the cache's filesystem to disk, so that a power cut cannot belie the index: syncfs(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(fd):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -52,9 +52,9 @@ class Ledger:
             return None
         return Ledger(self.used, self.grants | {session: self.grants.get(session, 0) + size})
 
-    def settle(self, session: str, *, written: int, returned: int) -> Ledger:
-        """Turn granted bytes into used ones, and give unused ones back."""
-        left = max(0, self.grants.get(session, 0) - written - returned)
+    def settle(self, session: str, *, written: int) -> Ledger:
+        """Turn granted bytes into used ones."""
+        left = max(0, self.grants.get(session, 0) - written)
         return Ledger(self.used + written, self.grants | {session: left})
 
     def recount(self, used: int) -> Ledger:

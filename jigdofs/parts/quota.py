@@ -1,0 +1,184 @@
+"""Hold the cache's quota: reserve before writing, evict the least recently used, spare what is open.
+
+The accounts lie in the index, shared by all processes. To spare a transaction per part, a process
+gets a grant of some size and reserves from it by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from jigdofs.errors import CacheError
+from jigdofs.parts.index import Index, IndexTrouble
+from jigdofs.parts.ledger import Ledger
+from jigdofs.parts.sessions import Sessions
+
+_log = logging.getLogger(__name__)
+_GRANT_BYTES = 32 << 20
+_GRANT_SHARE = 16  # of the limit: small caches are not to be granted away to the first who asks
+_SLACK_SHARE = 10  # evicted beyond the need, so that the next part does not list everything again
+_LEDGER = "ledger"
+
+
+class Quota:
+    """The accounts of a cache as one process sees them. Blocks: call it from worker threads.
+
+    Args:
+        objects: the directory whose files are counted.
+        index: where the accounts are kept.
+        sessions: whose grants still count.
+        max_bytes: the quota, or None for none.
+        min_free_bytes: what must stay free on the filesystem.
+    """
+
+    def __init__(
+        self, objects: Path, index: Index, sessions: Sessions, *, max_bytes: int | None, min_free_bytes: int
+    ) -> None:
+        self._objects = objects
+        self._index = index
+        self._sessions = sessions
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._lock = threading.Lock()
+        self._granted = 0  # of our grant, not reserved by anything
+        self._written = 0  # finished since the accounts were last settled
+
+    def reserve(self, length: int) -> None:
+        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
+        if self._max_bytes is not None and length > self._max_bytes:
+            raise CacheError(f"{length} bytes are more than the whole cache may have")
+        with self._lock:
+            if self._granted < length:
+                self._granted += self._ask(length - self._granted)
+            self._granted -= length
+
+    def release(self, length: int) -> None:
+        """Give back a reservation that was not used."""
+        with self._lock:
+            self._granted += length
+
+    def written(self, length: int) -> None:
+        """Note that reserved bytes became a file."""
+        with self._lock:
+            self._written += length
+
+    def settle(self) -> None:
+        """Bring the accounts up to date; call it within a transaction of the index."""
+        with self._lock:
+            written, self._written = self._written, 0
+        if written:
+            self._save(self._load().settle(self._sessions.own, written=written))
+
+    def close(self) -> None:
+        """Give the grant back."""
+        with self._index.transaction():
+            self.settle()
+            ledger = self._load()
+            self._save(ledger.keep(set(ledger.grants) - {self._sessions.own}))
+
+    def _ask(self, need: int) -> int:
+        """Get a grant for `need` bytes or more; evict if it must be."""
+        try:
+            with self._index.transaction():
+                ledger = self._load().settle(self._sessions.own, written=self._written)
+                self._written = 0
+                limit = self._limit(ledger.used)
+                size = max(need, min(_GRANT_BYTES, limit // _GRANT_SHARE))
+                granted = ledger.grant(self._sessions.own, size, limit)
+                if granted is None:
+                    size = need
+                    granted = ledger.grant(self._sessions.own, size, limit)
+                if granted is None:
+                    ledger = self._evict(ledger, need)
+                    granted = ledger.grant(self._sessions.own, size, self._limit(ledger.used))
+                self._save(granted or ledger)
+        except (IndexTrouble, OSError) as error:
+            raise CacheError(f"the cache's accounts cannot be read: {error}") from error
+        if granted is None:
+            raise CacheError(f"the cache has no room for {need} bytes: the rest of it is in use")
+        return size
+
+    def _limit(self, used: int) -> int:
+        """Return how many bytes the cache may have, given how many it has."""
+        status = os.statvfs(self._objects)
+        by_disk = used + status.f_bavail * status.f_frsize - self._min_free_bytes
+        return by_disk if self._max_bytes is None else min(self._max_bytes, by_disk)
+
+    def _load(self) -> Ledger:
+        """Read the accounts; count the files again if they are unreadable or somebody was killed."""
+        text = self._index.get(_LEDGER)
+        try:
+            ledger = Ledger.parse(text) if text else None
+        except ValueError:
+            ledger = None
+        if ledger is None:
+            return Ledger(self._count())
+        running = {session for session in ledger.grants if self._sessions.running(session)}
+        if running != set(ledger.grants):  # it may have written files it did not account for
+            return ledger.keep(running).recount(self._count())
+        return ledger
+
+    def _save(self, ledger: Ledger) -> None:
+        self._index.set(_LEDGER, ledger.dump())
+
+    def _count(self) -> int:
+        return sum(size for _, size, _ in self._files())
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """Yield last use (ns), size and path of every file."""
+        for kind in _directories(self._objects):
+            for shard in _directories(kind):
+                with contextlib.suppress(OSError), os.scandir(shard) as entries:
+                    for entry in entries:
+                        with contextlib.suppress(OSError):
+                            status = entry.stat(follow_symlinks=False)
+                            yield status.st_atime_ns, status.st_size, Path(entry.path)
+
+    def _evict(self, ledger: Ledger, need: int) -> Ledger:
+        """Remove the least recently used files that nobody has open until `need` bytes fit."""
+        files = sorted(self._files())
+        used = sum(size for _, size, _ in files)
+        removed = 0
+        for _, size, path in files:
+            limit = self._limit(used)
+            slack = limit // _SLACK_SHARE if need < limit // 2 else 0
+            if used + ledger.granted + need + slack <= limit:
+                break
+            if _remove_unused(path):
+                used -= size
+                removed += 1
+        _log.debug("evicted %d files", removed)
+        return ledger.recount(used)
+
+
+def _directories(parent: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _remove_unused(path: Path) -> bool:
+    """Unlink a file unless some process has it open (it holds a shared lock then)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a symlink: none of ours
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return error.errno in (errno.ENOENT, errno.ELOOP)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,108 @@
+"""The processes that use a cache: which of them still run, and which ended cleanly.
+
+A process holds a lock on a file of its own under `sessions/` as long as it runs, so nobody needs to
+believe a process id. What a session noted about files is believed while it runs and after it ended
+cleanly; a killed one may have noted what a power cut then took back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import re
+import secrets
+from pathlib import Path
+
+from jigdofs.parts.index import Index, IndexTrouble
+
+_log = logging.getLogger(__name__)
+_NAME = re.compile("[0-9a-f]{16}")
+
+
+class Sessions:
+    """This process's session and what is known of the others.
+
+    Args:
+        directory: the cache; must have `sessions/` and `incoming/`.
+        index: where clean ends are noted.
+
+    Raises:
+        OSError: the directory cannot be written to.
+    """
+
+    def __init__(self, directory: Path, index: Index) -> None:
+        self._directory = directory
+        self._index = index
+        self._verdicts: dict[str, bool] = {}  # of sessions that ended
+        self.own = secrets.token_hex(8)
+        self._fd = os.open(self._path(self.own), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._sweep()
+
+    def _path(self, session: str) -> Path:
+        return self._directory / "sessions" / session
+
+    def running(self, session: str) -> bool:
+        """Tell whether the process of a session still runs."""
+        if session == self.own:
+            return True
+        if not _NAME.fullmatch(session):
+            return False
+        try:
+            fd = os.open(self._path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def trusted(self, session: str) -> bool:
+        """Tell whether what a session noted about files holds without another look at them."""
+        if self.running(session):
+            return True
+        verdict = self._verdicts.get(session)
+        if verdict is None:
+            try:
+                verdict = self._index.get(f"session:{session}") == "clean"
+            except IndexTrouble:
+                return False
+            self._verdicts[session] = verdict
+        return verdict
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        try:
+            for name in os.listdir(self._directory / "sessions"):
+                if self.running(name):
+                    continue
+                for left in (self._directory / "incoming").glob(f"{name[:16]}-*"):
+                    left.unlink(missing_ok=True)
+                self._path(name).unlink(missing_ok=True)
+        except OSError as error:
+            _log.info("cannot tidy the cache up: %s", error)
+
+    def end(self) -> None:
+        """End cleanly: bring the files to disk, so that a power cut cannot belie the index."""
+        try:
+            _sync_filesystem(self._fd)
+            self._index.set(f"session:{self.own}", "clean")
+        except (IndexTrouble, OSError) as error:
+            _log.info("the cache was not closed cleanly: %s", error)
+        with contextlib.suppress(OSError):
+            self._path(self.own).unlink()
+        os.close(self._fd)
+
+
+def _sync_filesystem(fd: int) -> None:
+    """Write one filesystem's dirty pages: syncfs(2), which Python does not offer."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
