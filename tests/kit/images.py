@@ -91,6 +91,24 @@ def iso_by_jigdo_file(
     return _make_template(image, pool, algorithm, servers, bzip2=bzip2)
 
 
+def roomy_iso(tmp: Path, algorithm: Algorithm = "md5") -> BuiltImage:
+    """Make an ISO with so much unmatched data around every part that no reader reaches two at a time.
+
+    xorriso reads tiles of 64 KiB, and the kernel reads 128 KiB ahead of it: in a small image that is
+    several parts, which says nothing about how lazy a mount is.
+    """
+    pool, site = tmp / "pool", tmp / "site"
+    source = random.Random(3)
+    _write(site / "a-first.bin", source.randbytes(400_000))
+    for number, size in enumerate((100_000, 250_000, 1_000_000, 250_001)):
+        _write(pool / "main" / f"roomy-{number}.deb", source.randbytes(size))
+        _write(site / "pool" / "main" / f"roomy-{number}.gap", source.randbytes(400_000))
+    _write(site / "z-last.bin", source.randbytes(400_000))
+    image = tmp / "roomy.iso"
+    _run([*_xorriso(), "-o", image.name, "-graft-points", f"/pool={pool.name}", f"/={site.name}"], tmp)
+    return _make_template(image, pool, algorithm, None)
+
+
 def iso_by_xorriso(tmp: Path, algorithm: Algorithm = "md5", *, servers: Servers | None = None) -> BuiltImage:
     """Make ISO, .jigdo and .template with xorriso alone (libjte), the .jigdo gzipped as Debian's are.
 

@@ -17,7 +17,7 @@ from typing import Self
 from tests.kit.requirements import as_user, require_fuse, tool
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_PROGRAM = (sys.executable, "-m", "jigdofs")
+PROGRAM = (sys.executable, "-m", "jigdofs")
 _PRIVATE = re.compile(r"(?i)(http|https|ftp|all|no)_proxy|JOURNAL_STREAM|NOTIFY_SOCKET|XDG_.*|JIGDOFS_.*")
 _NOTABLE = re.compile(r"(WARNING|ERROR|CRITICAL) |Traceback \(most recent call last\)")
 
@@ -30,6 +30,20 @@ def mounted_at(path: Path) -> bool:
         return any(
             re.sub(rb"\\(\d{3})", lambda m: bytes([int(m[1], 8)]), point) == wanted for point in points
         )
+
+
+def clean_environ(home: Path) -> dict[str, str]:
+    """Return the environment of a program that is not to see this machine's proxies and directories."""
+    environ = {name: value for name, value in os.environ.items() if not _PRIVATE.fullmatch(name)}
+    return environ | {"HOME": str(home), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
+
+
+def detach_everything(mountpoint: Path) -> None:
+    """Take every mount at this point away, even what is in use or dead."""
+    for _ in range(8):  # mounts may be stacked
+        if not mounted_at(mountpoint):
+            break
+        subprocess.run([tool("fusermount3"), "-u", "-z", str(mountpoint)], capture_output=True, check=False)
 
 
 class Mounted:
@@ -51,7 +65,7 @@ class Mounted:
         user: str | None = None,
         allow_log: Sequence[str] = (),
         environ: dict[str, str] | None = None,
-        program: Sequence[str] = _PROGRAM,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         require_fuse(user)
         self.mountpoint = mountpoint.parent.resolve() / mountpoint.name
@@ -63,13 +77,7 @@ class Mounted:
         listed = [sources] if isinstance(sources, str | Path) else sources
         names = [str(source.absolute()) if isinstance(source, Path) else source for source in listed]
         self.command = [*self._program, "mount", *names, str(self.mountpoint), "--foreground", *options]
-        self._environ = {name: value for name, value in os.environ.items() if not _PRIVATE.fullmatch(name)}
-        self._environ |= {
-            "HOME": str(self._home),
-            "LC_ALL": "C.UTF-8",
-            "PYTHONPATH": str(REPOSITORY),
-            **(environ or {}),
-        }
+        self._environ = clean_environ(self._home) | (environ or {})
         self._lines: list[str] = []
         self._more = threading.Condition()
         self._reader = threading.Thread(target=self._read, name="kit-mount-log", daemon=True)
@@ -77,8 +85,10 @@ class Mounted:
 
     def __enter__(self) -> Self:
         for path in (self._home, self.mountpoint):
-            if not mounted_at(path):  # what is left of a dead mount cannot be looked at
-                path.mkdir(parents=True, exist_ok=True)
+            # what is left of a dead mount cannot be looked at; a mount point may be a regular file
+            if not mounted_at(path):
+                if not path.is_file():
+                    path.mkdir(parents=True, exist_ok=True)
                 if self._user is not None:
                     shutil.chown(path, self._user)
         self.process = subprocess.Popen(
@@ -158,12 +168,7 @@ class Mounted:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        for _ in range(8):  # mounts may be stacked
-            if not mounted_at(self.mountpoint):
-                break
-            subprocess.run(
-                [tool("fusermount3"), "-u", "-z", str(self.mountpoint)], capture_output=True, check=False
-            )
+        detach_everything(self.mountpoint)
         self._reader.join(5)
         if self._own_home:
             shutil.rmtree(self._home, ignore_errors=True)
