@@ -15,7 +15,7 @@ import trio
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
 from jigdofs.documents import Documents
 from jigdofs.errors import CacheError, UnsafeCache
-from jigdofs.fetch.fetcher import Receiver, Request, SchemeFetcher
+from jigdofs.fetch.fetcher import Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
@@ -126,6 +126,62 @@ def _open_files(options: CacheOptions | None) -> OpenFiles:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Foundation:
+    """What loading and reading both stand on."""
+
+    cache: Cache | None
+    fetcher: Fetcher
+    fallbacks: tuple[Place, ...]
+
+
+async def _foundation(
+    stack: contextlib.AsyncExitStack, cache_options: CacheOptions | None, fetch_options: FetchOptions
+) -> _Foundation:
+    cache = await stack.enter_async_context(_cache(cache_options))
+    http = LazyHttp(fetch_options)
+    stack.push_async_callback(http.close)
+    fallbacks = (TemporaryPlace(), MemoryPlace(MEMORY_BYTES))
+    return _Foundation(cache, SchemeFetcher(http, FileFetcher()), fallbacks)
+
+
+async def _load(
+    stack: contextlib.AsyncExitStack,
+    house: _Foundation,
+    inputs: InputOptions,
+    fetch_options: FetchOptions,
+    progress: Progress | None,
+) -> list[LoadedImage]:
+    """Load all images; their templates are closed with the stack."""
+    loader = Loader(
+        Documents(house.fetcher, house.cache, fetch_options),
+        Templates(house.fetcher, house.cache, house.fallbacks, fetch_options, progress),
+    )
+    loaded = []
+    for source in inputs.sources:
+        for image in await loader.load(source, inputs.image):
+            stack.callback(os.close, image.template_file.fd)
+            loaded.append(image)
+    return loaded
+
+
+@contextlib.asynccontextmanager
+async def load_images(
+    inputs: InputOptions,
+    cache_options: CacheOptions | None,
+    fetch_options: FetchOptions,
+    progress: Progress | None = None,
+) -> AsyncIterator[tuple[list[LoadedImage], Cache | None]]:
+    """Load images without the means to read them, to tell what is in them.
+
+    Raises:
+        JigdofsError: an input cannot be had or is malformed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        house = await _foundation(stack, cache_options, fetch_options)
+        yield await _load(stack, house, inputs, fetch_options, progress), house.cache
+
+
 @contextlib.asynccontextmanager
 async def open_images(
     inputs: InputOptions,
@@ -140,31 +196,18 @@ async def open_images(
         JigdofsError: an input cannot be had or is malformed.
     """
     async with contextlib.AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(_cache(cache_options))
-        http = LazyHttp(fetch_options)
-        stack.push_async_callback(http.close)
-        fetcher = SchemeFetcher(http, FileFetcher())
-        fallbacks: tuple[Place, ...] = (TemporaryPlace(), MemoryPlace(MEMORY_BYTES))
-        loader = Loader(
-            Documents(fetcher, cache, fetch_options),
-            Templates(fetcher, cache, fallbacks, fetch_options, progress),
-        )
-        loaded: list[LoadedImage] = []
-        for source in inputs.sources:
-            for image in await loader.load(source, inputs.image):
-                stack.callback(os.close, image.template_file.fd)
-                loaded.append(image)
-
+        house = await _foundation(stack, cache_options, fetch_options)
+        loaded = await _load(stack, house, inputs, fetch_options, progress)
         nursery = await stack.enter_async_context(_background())
         flights = Flights(nursery)
         open_files = _open_files(cache_options)
         stack.callback(open_files.close)
-        objects = ObjectStore(cache, flights, open_files, fallbacks)
+        objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
-        acquirer = Acquirer(fetcher, mirrors, fetch_options)
+        acquirer = Acquirer(house.fetcher, mirrors, fetch_options)
 
         def build(name: str, image: LoadedImage) -> Image:
-            presence = Presence(image.layout, cache)
+            presence = Presence(image.layout, house.cache)
             locator = Locator(image.description, inputs.mirrors, image.directory)
             reader = ImageReader(
                 image.layout,
@@ -176,7 +219,7 @@ async def open_images(
             return Image(name, image, reader, presence)
 
         images = tuple(build(name, image) for name, image in unique_names(loaded).items())
-        nursery.start_soon(_tend, cache, images)
+        nursery.start_soon(_tend, house.cache, images)
         yield Images(images, flights.stop)
 
 

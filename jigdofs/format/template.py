@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import enum
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ MAX_CHUNKS = 1 << 20
 
 HEADER_PREFIX = b"JigsawDownload template "
 CHUNK_HEADER_SIZE = 16
-DESC_OVERHEAD = 16  # "DESC", its length, and its length again at the end
+_DESC_HEADER_SIZE = 10  # "DESC" and its length
+DESC_OVERHEAD = _DESC_HEADER_SIZE + 6  # its length stands again at the end
 
 
 class Compression(enum.Enum):
@@ -204,18 +206,26 @@ def read_template(file: BinaryIO, source: str) -> Template:
     Raises:
         FormatError: it is no template, or a damaged one; the message names the offset.
     """
-    file.seek(0, 2)
-    size = file.tell()
-    file.seek(0)
     version, creator = _read_header(file, source)
-    desc_offset, desc = _read_desc(file, size, source)
-    chunks = tuple(_read_chunks(file, desc_offset, source))
-    images = _check_entries(desc, chunks, source=source, offset=desc_offset + 10)
+    start = file.tell()
+    offset, desc = read_desc(file, source, start)
+    chunks = tuple(_read_chunks(file, start, offset - _DESC_HEADER_SIZE, source))
+    images = _check_entries(desc, chunks, source=source, offset=offset)
     return Template(source, version, creator, chunks, images, desc)
+
+
+def has_header(file: BinaryIO) -> bool:
+    """Tell whether a file begins like a template."""
+    try:
+        _read_header(file, "")
+    except FormatError:
+        return False
+    return True
 
 
 def _read_header(file: BinaryIO, source: str) -> tuple[str, str]:
     """Read the three lines; libjte leaves a blank before each CR LF."""
+    file.seek(0)
     first = file.readline(1024)
     file.readline(4096)
     third = file.readline(4)
@@ -225,9 +235,21 @@ def _read_header(file: BinaryIO, source: str) -> tuple[str, str]:
     return (words[0] if words else "", " ".join(words[1:]))
 
 
-def _read_desc(file: BinaryIO, size: int, source: str) -> tuple[int, bytes]:
-    """Find DESC through the length in the last six bytes; return its offset and the packed entries."""
-    start = file.tell()
+def read_desc(file: BinaryIO, source: str, start: int = 0) -> tuple[int, bytes]:
+    """Find the DESC part through the length in the last six bytes, in a .template or a .tmp.
+
+    Args:
+        file: seekable.
+        source: its path or URL, for messages.
+        start: nothing of the part can lie before this offset.
+
+    Returns:
+        Offset of the packed entries, and the entries.
+
+    Raises:
+        FormatError: there is no DESC part, or a damaged one.
+    """
+    size = file.seek(0, os.SEEK_END)
     if size - start < DESC_OVERHEAD:
         raise FormatError("is cut short: no DESC part", source=source, offset=size)
     file.seek(size - 6)
@@ -245,13 +267,11 @@ def _read_desc(file: BinaryIO, size: int, source: str) -> tuple[int, bytes]:
     desc = file.read(length)
     if len(desc) != length or desc[:4] != b"DESC" or read_u48(desc, 4) != length:
         raise FormatError("invalid template data: no DESC part", source=source, offset=offset)
-    file.seek(start)
-    return offset, desc[10:-6]
+    return offset + _DESC_HEADER_SIZE, desc[_DESC_HEADER_SIZE:-6]
 
 
-def _read_chunks(file: BinaryIO, end: int, source: str) -> Iterator[Chunk]:
-    """Walk the chunk headers from the current position to `end`; empty chunks are passed over."""
-    at = file.tell()
+def _read_chunks(file: BinaryIO, at: int, end: int, source: str) -> Iterator[Chunk]:
+    """Walk the chunk headers from `at` to `end`; empty chunks are passed over."""
     for _ in range(MAX_CHUNKS):
         if at == end:
             return

@@ -12,7 +12,8 @@ SLACK_BYTES = 1 << 20
 """How far from the expected place a read still counts as sequential: the kernel's own readahead
 sends its requests in parallel, so they arrive out of order."""
 EXTENTS_BEFORE = 4
-"""Extents a reader must have gone through: two parts, each followed by its padding."""
+"""Extents a reader must have gone through whole: two parts, each followed by its padding. Ends of
+neighbours do not count: the kernel reads whole pages, so it touches them with every part."""
 FIRST_BYTES = 1 << 20
 
 
@@ -45,7 +46,10 @@ class Readahead:
         self._end = min(offset + size, layout.length)
         if not self._max or self._end >= layout.length:
             return (0, 0)
-        if layout.index_at(self._end) - layout.index_at(self._begin) < EXTENTS_BEFORE:
+        first_whole = layout.index_at(self._begin)
+        if layout.start(first_whole) < self._begin:
+            first_whole += 1
+        if layout.index_at(self._end) - first_whole < EXTENTS_BEFORE:
             return (0, 0)
         target = min(self._end + min(self._window, self._max), layout.length)
         begin = max(self._hinted, self._end)

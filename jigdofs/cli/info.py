@@ -1,0 +1,163 @@
+"""`jigdofs info`: what is in a .jigdo, and what of it is here already."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jigdofs.cli import options
+from jigdofs.cli.parser import Parser
+from jigdofs.config import CacheOptions
+from jigdofs.errors import EXIT_OK, printable
+from jigdofs.format.part import Part
+from jigdofs.load import LoadedImage
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.locations import Locator
+from jigdofs.parts.presence import present_bytes
+
+_EPILOG = """\
+Fetches the .jigdo and its template if need be, and no part. With --json, sizes are in bytes.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument("sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file")
+    parser.add_argument("--json", action="store_true", help="print one JSON array, an object per image")
+    options.add_input(parser)
+    parser.set_defaults(image="all")
+    options.add_cache(parser)
+    options.add_fetch(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What there is to say about one image; every size is in bytes."""
+
+    name: str
+    jigdo: str
+    size: int
+    checksums: dict[str, str]
+    template: str
+    template_size: int
+    template_version: str
+    generator: str
+    parts: int
+    distinct_parts: int
+    bytes_in_parts: int
+    bytes_in_template: int
+    cached_parts: int
+    cached_bytes: int
+    parts_without_location: int
+    mirrors: dict[str, int]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the images and print what is known of them."""
+    import trio
+
+    reports: list[ImageReport] = trio.run(_collect, arguments, strict_exception_groups=True)
+    if arguments.json:
+        print(json.dumps([_printable(asdict(report)) for report in reports], indent=2))
+    else:
+        print("\n\n".join(map(_text, reports)))
+    return EXIT_OK
+
+
+async def _collect(arguments: argparse.Namespace) -> list[ImageReport]:
+    from jigdofs.cli.progress import template_progress
+    from jigdofs.wiring import load_images
+
+    inputs = options.input_options(arguments, arguments.sources)
+    cache_options: CacheOptions | None = options.cache_options(arguments)
+    fetch = options.fetch_options(arguments)
+    with template_progress() as progress:
+        async with load_images(inputs, cache_options, fetch, progress) as (images, cache):
+            return [_report(image, cache, inputs.mirrors) for image in images]
+
+
+def _report(image: LoadedImage, cache: Cache | None, mirrors: dict[str, tuple[str, ...]]) -> ImageReport:
+    layout = image.layout
+    distinct = layout.distinct_parts()
+    locator = Locator(image.description, mirrors, image.directory)
+    by_mirror: collections.Counter[str] = collections.Counter()
+    nowhere = 0
+    for checksum in distinct:
+        found = dict.fromkeys(location.mirror for location in locator.locations(checksum))
+        by_mirror.update(found.keys())
+        nowhere += not found
+    cached = _cached(list(distinct.values()), cache)
+    present = present_bytes((part for _, part in layout.parts()), cache.present) if cache is not None else 0
+    sums = dict(image.section.image_sums)
+    sums |= {info.checksum.algorithm.short_name: info.checksum.hex for info in image.infos}
+    return ImageReport(
+        name=image.name,
+        jigdo=image.source,
+        size=layout.length,
+        checksums=dict(sorted(sums.items())),
+        template=image.template_file.name,
+        template_size=os.fstat(image.template_file.fd).st_size,
+        template_version=image.template_version,
+        generator=image.description.generator,
+        parts=sum(1 for _ in layout.parts()),
+        distinct_parts=len(distinct),
+        bytes_in_parts=layout.length - layout.raw_length,
+        bytes_in_template=layout.raw_length,
+        cached_parts=cached,
+        cached_bytes=present,
+        parts_without_location=nowhere,
+        mirrors=dict(by_mirror),
+    )
+
+
+def _cached(parts: list[Part], cache: Cache | None) -> int:
+    from jigdofs.parts.store import cache_key
+
+    return 0 if cache is None else len(cache.present(map(cache_key, parts)))
+
+
+def _printable(value: Any) -> Any:
+    """Make names fit for JSON: lone surrogates are no text."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    return value
+
+
+def _text(report: ImageReport) -> str:
+    """Write a report for people."""
+    share = 100 * report.cached_bytes / report.bytes_in_parts if report.bytes_in_parts else 100
+    occurrences = f" in {report.parts} places" if report.parts != report.distinct_parts else ""
+    template = (
+        f"{report.template}, {_bytes(report.template_size)}, format {report.template_version},"
+        f" holds {_bytes(report.bytes_in_template)} of the image"
+    )
+    lines = [
+        ("image", report.name),
+        ("size", f"{_bytes(report.size)} ({report.size} bytes)"),
+        *((name, digest) for name, digest in report.checksums.items()),
+        ("jigdo", report.jigdo + (f", written by {report.generator}" if report.generator else "")),
+        ("template", template),
+        ("parts", f"{report.distinct_parts}{occurrences}, {_bytes(report.bytes_in_parts)} of the image"),
+        ("cached", f"{report.cached_parts} parts, {_bytes(report.cached_bytes)} ({share:.0f} %)"),
+        *(("mirror", f"{mirror} ({count} parts)") for mirror, count in report.mirrors.items()),
+    ]
+    if report.parts_without_location:
+        lines.append(("nowhere", f"{report.parts_without_location} parts; name a --mirror for their label"))
+    return "\n".join(f"{name + ':':<10}{printable(text)}" for name, text in lines)
+
+
+def _bytes(number: int) -> str:
+    """Write a size for people, in powers of 1024."""
+    size = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{number} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
