@@ -10,6 +10,7 @@ Invariants of this file:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import trio
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 BATCH_BYTES = 512 << 10
 """Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 750 us."""
 _MAX_PAUSE_S = 10.0
+_WRONG_TRIES = 2  # wrong content may be a proxy's bad moment; twice it is the mirror's
 
 
 class Acquirer:
@@ -51,6 +53,7 @@ class Acquirer:
         """Fill the spool with the part and finish it; raise `PartUnavailable`."""
         attempts: list[FetchError] = []
         left = dict.fromkeys(locations)
+        wrong: Counter[Location] = Counter()
         receiver = _PartReceiver(part, spool)
         # a mirror known to be down is worth one try, not a series of pauses
         hopeless = all(self._mirrors.avoided(location.mirror) for location in locations)
@@ -66,8 +69,10 @@ class Acquirer:
                     del left[location]
                 except WrongContent as error:
                     attempts.append(error)
-                    if self._judge(part, location, receiver, error):
-                        del left[location]
+                    if self._judge(part, location, receiver, error) or number:
+                        wrong[location] += 1
+                        if wrong[location] >= _WRONG_TRIES:
+                            del left[location]
                 except MirrorTrouble as error:
                     attempts.append(error)
                     self._mirrors.failed(location.mirror, error.retry_after_s)
