@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -39,6 +40,7 @@ def run_detached(work: Callable[[Ready], int]) -> int:
 
     def ready_now() -> None:
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal any more that could go away
         os.chdir("/")
         sys.stdout.flush()
         sys.stderr.flush()

@@ -147,7 +147,10 @@ class PartUnavailable(JigdofsError):  # noqa: N818  a state of the world, not of
     def __init__(self, name: str, attempts: tuple[FetchError, ...]) -> None:
         self.name = name
         self.attempts = attempts
-        tried = "; ".join(str(attempt) for attempt in attempts[-8:]) or "no usable location is known for it; name a --mirror for its label"
+        tried = (
+            "; ".join(str(attempt) for attempt in attempts[-8:])
+            or "no usable location is known for it; name a --mirror for its label"
+        )
         super().__init__(f"part {name} cannot be had: {tried}")
 
 

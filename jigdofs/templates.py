@@ -21,6 +21,8 @@ from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.spool import Place, Spool
 
 MAX_TEMPLATE_BYTES = 64 << 30
+MAX_UNANNOUNCED_BYTES = 1 << 30
+"""Largest template we take from a server that does not say how large it is."""
 _READ_BYTES = 1 << 20
 
 Progress = Callable[[str, int, int | None], None]
@@ -191,8 +193,8 @@ class _Receiver:
         if self._spool is None or answer.offset != self.received or answer.length != self._length:
             self.abandon()
             self._length = answer.length
-            # of unknown length: what the temporary directory has, and the cache if it has so much
-            self._spool = Spool(answer.length or MAX_TEMPLATE_BYTES, self._places, Algorithm.MD5.hasher)
+            length = MAX_UNANNOUNCED_BYTES if answer.length is None else answer.length
+            self._spool = Spool(length, self._places, Algorithm.MD5.hasher)
             self._batch.clear()
             self._hashers = _Hashers(self._checksums)
             if answer.offset:
@@ -201,6 +203,8 @@ class _Receiver:
     async def receive(self, data: bytes) -> None:
         """Take bytes in."""
         self._batch += data
+        if self._length is None and self.received > MAX_UNANNOUNCED_BYTES:
+            raise WrongContent(self._url, "does not say how large it is, and is more than 1 GiB")
         if self._progress:
             self._progress(self._url, self.received, self._length)
         if len(self._batch) >= _READ_BYTES:

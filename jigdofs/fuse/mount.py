@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -14,6 +14,7 @@ import trio
 
 from jigdofs.config import MountOptions
 from jigdofs.errors import MountError
+from jigdofs.fetch.url import without_credentials
 from jigdofs.fuse import kernel
 from jigdofs.fuse.mountpoint import prepare, unmount
 from jigdofs.fuse.operations import File, Operations
@@ -50,46 +51,64 @@ async def hold(
     if single and len(files) != 1:
         raise MountError(f"{mountpoint} is a regular file: it can show one image, not {len(files)}")
     operations = Operations(files, options, single=single)
-    try:
-        pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
-    except RuntimeError as error:
-        raise MountError(f"cannot mount at {mountpoint}: {_advice(options)}") from error
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, mountpoint, stop)
-            nursery.start_soon(_become_ready, options, ready)
-            await pyfuse3.main()
-            _log.info("%s is unmounted", mountpoint)
-            stop()
-            nursery.cancel_scope.cancel()
-    finally:
-        pyfuse3.close(unmount=True)
+    # before the mount is made: no signal may end us while it exists
+    with trio.open_signal_receiver(*_ending_signals()) as signals:
+        try:
+            pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
+        except RuntimeError as error:
+            raise MountError(f"cannot mount at {mountpoint}: {_advice(options)}") from error
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_on_signal, signals, mountpoint, stop)
+                nursery.start_soon(_become_ready, options, ready)
+                await pyfuse3.main()
+                _log.info("%s is unmounted", mountpoint)
+                stop()
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=True)
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """Return the signals that ask us to end: SIGHUP too, as long as there is a terminal to lose."""
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    return ending
 
 
 async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> None:
     """Wait for the first answer of the mount, set the kernel's limits, then say so."""
-    with trio.fail_after(_READY_TIMEOUT_S):
-        status = await trio.to_thread.run_sync(os.stat, options.mountpoint, abandon_on_cancel=True)
+    try:
+        with trio.fail_after(_READY_TIMEOUT_S):
+            status = await trio.to_thread.run_sync(os.stat, options.mountpoint, abandon_on_cancel=True)
+    except (trio.TooSlowError, OSError) as error:
+        raise MountError(f"{options.mountpoint}: the mount does not answer: {error!r}") from error
     kernel.tune(status.st_dev, max_background=options.max_background, read_ahead_kb=options.read_ahead_kb)
     ready()
 
 
-async def _end_on_signal(mountpoint: Path, stop: Callable[[], None]) -> None:
-    """End on SIGTERM and SIGINT; on the second one, let go even of what is in use."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        asked = False
-        async for number in signals:
-            _log.info("stopping on %s", signal.Signals(number).name)
-            stop()
-            if asked:
-                with contextlib.suppress(MountError):
-                    await trio.to_thread.run_sync(lambda: unmount(mountpoint, lazy=True))
-            asked = True
-            pyfuse3.terminate()
+async def _end_on_signal(signals: AsyncIterator[int], mountpoint: Path, stop: Callable[[], None]) -> None:
+    """End on the first signal; on the second one, let go even of what is in use."""
+    asked = False
+    async for number in signals:
+        _log.info("stopping on %s", signal.Signals(number).name)
+        stop()
+        if asked:
+            with contextlib.suppress(MountError):
+                await trio.to_thread.run_sync(lambda: unmount(mountpoint, lazy=True))
+        asked = True
+        pyfuse3.terminate()
 
 
 def _fuse_options(options: MountOptions, source: str) -> set[str]:
-    chosen = {f"fsname={_escaped(source)}", "subtype=jigdofs", "ro", "default_permissions", *options.fuse}
+    chosen = {
+        f"fsname={_escaped(without_credentials(source))}",
+        "subtype=jigdofs",
+        "ro",
+        "default_permissions",
+        *options.fuse,
+    }
     if options.allow_other:
         chosen.add("allow_other")
     return chosen

@@ -15,6 +15,8 @@ EXTENTS_BEFORE = 4
 """Extents a reader must have gone through whole: two parts, each followed by its padding. Ends of
 neighbours do not count: the kernel reads whole pages, so it touches them with every part."""
 FIRST_BYTES = 1 << 20
+MAX_EXTENTS = 256
+"""Extents fetched ahead at most: a task each, and more than enough to hide a round trip."""
 
 
 class Readahead:
@@ -51,7 +53,8 @@ class Readahead:
             first_whole += 1
         if layout.index_at(self._end) - first_whole < EXTENTS_BEFORE:
             return (0, 0)
-        target = min(self._end + min(self._window, self._max), layout.length)
+        last = min(layout.index_at(self._end) + MAX_EXTENTS, len(layout))
+        target = min(self._end + min(self._window, self._max), layout.start(last))
         begin = max(self._hinted, self._end)
         if target - begin < self._window // 4 and target < layout.length:
             return (0, 0)  # in steps: one look at the layout for several reads

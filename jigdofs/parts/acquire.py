@@ -24,6 +24,7 @@ from jigdofs.errors import (
     WrongContent,
 )
 from jigdofs.fetch.fetcher import Answer, Fetcher, Request
+from jigdofs.fetch.url import without_credentials
 from jigdofs.format.part import Part
 from jigdofs.parts.locations import Location
 from jigdofs.parts.mirrors import Mirrors
@@ -92,7 +93,8 @@ class Acquirer:
         if mixed:
             _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
             return False
-        _log.warning("wrong content from mirror %s for part %s: %s", location.mirror, part, error)
+        mirror = without_credentials(location.mirror)
+        _log.warning("wrong content from mirror %s for part %s: %s", mirror, part, error)
         self._mirrors.blame(location.mirror)
         return True
 
@@ -173,5 +175,5 @@ class _PartReceiver:
         checksum = self._spool.checksum()
         if checksum != self._part.checksum:
             assert self.location is not None
-            raise WrongContent(self.location.url, f"has the wrong checksum {checksum}")
+            raise WrongContent(without_credentials(self.location.url), f"has the wrong checksum {checksum}")
         return self._spool.finish()
