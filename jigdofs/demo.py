@@ -58,7 +58,7 @@ class DemoImage:
     template_size: int
 
 
-def build(directory: Path) -> DemoImage:
+def build(directory: Path, part_count: int = PART_COUNT) -> DemoImage:
     """Write `demo.jigdo`, `demo.template` and `pool/` into a directory, as a publisher would."""
     noise = random.Random(_SEED)  # noqa: S311  the same image each time
     sha256 = hashlib.sha256()
@@ -77,8 +77,8 @@ def build(directory: Path) -> DemoImage:
             sha256.update(data)
             position += len(data)
 
-        raw(_table_of_contents())
-        for number in range(PART_COUNT):
+        raw(_table_of_contents(part_count))
+        for number in range(part_count):
             data = noise.randbytes(noise.randrange(20_000, 800_000))
             checksum = Checksum.of(Algorithm.SHA256, data)
             path = f"pool/p/part{number:02}/part{number:02}_1.0_all.deb"
@@ -105,10 +105,11 @@ def build(directory: Path) -> DemoImage:
     return DemoImage("demo.img", position, sha256.hexdigest(), tuple(parts), len(template))
 
 
-def _table_of_contents() -> bytes:
+def _table_of_contents(part_count: int) -> bytes:
     """Return what stands in front of the parts: text, as a real image has directories there."""
-    lines = [f"this is part {number:02} of the demo image\n" for number in range(PART_COUNT)]
-    return "".join(lines).encode().ljust(64 * _SECTOR, b"\0")
+    lines = [f"this is part {number:02} of the demo image\n" for number in range(part_count)]
+    text = "".join(lines).encode()
+    return text + bytes(-len(text) % _SECTOR + 32 * _SECTOR)
 
 
 class Mirror:

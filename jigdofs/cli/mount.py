@@ -72,8 +72,20 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--umask", type=types.octal, default=0, metavar="OCTAL", help="rights not given (default: 0)"
     )
-    group.add_argument("--max-background", type=types.positive, default=64, help=argparse.SUPPRESS)
-    group.add_argument("--read-ahead-kb", type=types.positive, default=None, help=argparse.SUPPRESS)
+    group.add_argument(
+        "--max-background",
+        type=types.positive,
+        default=64,
+        metavar="N",
+        help="reads the kernel may have on their way, set where permitted (default: %(default)s)",
+    )
+    group.add_argument(
+        "--read-ahead-kb",
+        type=types.positive,
+        default=256,
+        metavar="KIB",
+        help="how far the kernel reads ahead, set where permitted (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,20 +24,19 @@ def read_timeout_s(wanted_s: float, directory: Path = Path("/proc/sys/fs/fuse"))
     return wanted_s
 
 
-def tune(device: int, *, max_background: int, read_ahead_kb: int | None) -> None:
+def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
     """Raise the limits of a mount where we may.
 
     Args:
         device: `st_dev` of the mount.
         max_background: 12 by default, so 12 reads that wait for slow parts block all readahead (M1).
-        read_ahead_kb: how far the kernel reads ahead; None leaves its 128.
+        read_ahead_kb: how far the kernel reads ahead, 128 by default.
     """
     major, minor = os.major(device), os.minor(device)
     connection = Path(f"/sys/fs/fuse/connections/{minor}")
     _write(connection / "max_background", max_background)
     _write(connection / "congestion_threshold", max_background * 3 // 4)
-    if read_ahead_kb is not None:
-        _write(Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kb)
+    _write(Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kb)
 
 
 def _write(path: Path, number: int) -> None:
