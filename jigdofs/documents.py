@@ -134,6 +134,8 @@ def _read_local(path: str, max_bytes: int) -> Document:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    except ValueError:
+        raise InputError(f"{path}: no file can have that name") from None
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 MAX_INCLUDE_DEPTH = 16
 MAX_INCLUDES = 256
 _MAX_NAME_BYTES = 255
+_MAX_TAIL_BYTES = 32  # of an extension
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,14 @@ class LoadedImage:
         return None if urls.is_http(self.source) else os.getcwd()
 
 
+@dataclass(slots=True)
+class _Seen:
+    """Count what includes add up to."""
+
+    includes: int = 0
+    parts: int = 0
+
+
 class Loader:
     """Load .jigdo files and their templates.
 
@@ -88,15 +97,22 @@ class Loader:
             UsageError: there is no such image.
         """
         source = normalise(source)
-        pieces, mtime_s = await self._pieces(source, (), [0])
+        pieces, mtime_s = await self._pieces(source, (), _Seen())
         description = jigdo.merge(pieces)
         if not description.images:
             raise InputError(f"{source}: has no [Image] section, so it says nothing about an image")
-        sections = _select(description, image)
-        return [await self._load_image(source, description, section, mtime_s) for section in sections]
+        loaded: list[LoadedImage] = []
+        try:
+            for section in _select(description, image):
+                loaded += [await self._load_image(source, description, section, mtime_s)]
+        except BaseException:
+            for done in loaded:
+                os.close(done.template_file.fd)
+            raise
+        return loaded
 
     async def _pieces(
-        self, source: str, within: tuple[str, ...], count: list[int]
+        self, source: str, within: tuple[str, ...], seen: _Seen
     ) -> tuple[list[jigdo.JigdoFile], float]:
         """Return the pieces of a .jigdo, includes in their places, and its date."""
         document = await self._documents.read(source, jigdo.MAX_BYTES)
@@ -104,16 +120,19 @@ class Loader:
         for piece in await trio.to_thread.run_sync(jigdo.parse, document.data, source):
             if isinstance(piece, jigdo.JigdoFile):
                 pieces.append(piece)
+                seen.parts += sum(lines.lines for lines in piece.parts)
+                if seen.parts > jigdo.MAX_PART_LINES:
+                    raise FormatError("too many parts, with all its includes", source=source)
                 continue
             target = _include_target(source, piece)
-            count[0] += 1
+            seen.includes += 1
             if target in (*within, source):
                 raise FormatError(
                     f"[Include {piece.url}] leads back to itself", source=source, line=piece.line
                 )
-            if len(within) >= MAX_INCLUDE_DEPTH or count[0] > MAX_INCLUDES:
+            if len(within) >= MAX_INCLUDE_DEPTH or seen.includes > MAX_INCLUDES:
                 raise FormatError("too many includes", source=source, line=piece.line)
-            pieces += (await self._pieces(target, (*within, source), count))[0]
+            pieces += (await self._pieces(target, (*within, source), seen))[0]
         return pieces, document.mtime_s
 
     async def _load_image(
@@ -167,14 +186,26 @@ def normalise(source: str) -> str:
 
 def leaf_name(name: str) -> str:
     """Return the last component of a name, shortened to what a filesystem takes; "" if none is left."""
-    leaf = "".join(char for char in name.rsplit("/", 1)[-1] if char.isprintable() or ord(char) >= 0xDC80)
-    raw = leaf.encode("utf-8", "surrogateescape")
-    if len(raw) > _MAX_NAME_BYTES:
-        stem, dot, extension = leaf.rpartition(".")
-        tail = (dot + extension).encode("utf-8", "surrogateescape")[:32]
-        raw = (stem or leaf).encode("utf-8", "surrogateescape")[: _MAX_NAME_BYTES - len(tail)] + tail
-    leaf = raw.decode("utf-8", "surrogateescape").strip()
+    leaf = name.rsplit("/", 1)[-1]
+    # dropping a character may bring bytes together that spell another one
+    while (visible := _visible(leaf)) != leaf:
+        leaf = visible
+    stem, dot, extension = leaf.rpartition(".")
+    leaf = _fitting(stem, dot + extension) if dot and stem else _fitting(leaf, "")
     return "" if leaf in (".", "..") else leaf
+
+
+def _visible(name: str) -> str:
+    """Drop what is neither printable nor a byte that is no UTF-8."""
+    kept = "".join(char for char in name if char.isprintable() or 0xDC80 <= ord(char) <= 0xDCFF)
+    return kept.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _fitting(stem: str, tail: str) -> str:
+    """Put a name together, cut so that a filesystem takes the whole."""
+    end = tail.encode("utf-8", "surrogateescape")[:_MAX_TAIL_BYTES]
+    begin = stem.encode("utf-8", "surrogateescape")[: _MAX_NAME_BYTES - len(end)]
+    return (begin + end).decode("utf-8", "surrogateescape").strip()
 
 
 def unique_names(images: list[LoadedImage]) -> dict[str, LoadedImage]:
@@ -185,7 +216,8 @@ def unique_names(images: list[LoadedImage]) -> dict[str, LoadedImage]:
         while name in named:
             number += 1
             stem, dot, extension = image.name.rpartition(".")
-            name = f"{stem}~{number}{dot}{extension}" if dot else f"{image.name}~{number}"
+            tail = f"~{number}{dot}{extension}" if dot and stem else f"~{number}"
+            name = _fitting(stem if dot and stem else image.name, tail)
         named[name] = image
     return named
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import trio
 
 from jigdofs.config import FetchOptions
-from jigdofs.errors import FetchError, InputError, NotThere, WrongContent
+from jigdofs.errors import FetchError, InputError, MirrorTrouble, NotThere, WrongContent
 from jigdofs.fetch import url as urls
 from jigdofs.fetch.fetcher import Answer, Fetcher, Request
 from jigdofs.fetch.retry import retrying
+from jigdofs.fetch.url import without_credentials
 from jigdofs.format.checksum import Algorithm, Checksum, Hasher
 from jigdofs.image.raw_data import TemplateFile
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.open_file import Fingerprint, OpenFile
-from jigdofs.parts.spool import Place, Spool
+from jigdofs.parts.spool import Place, Spool, temporary_room_bytes
 
 MAX_TEMPLATE_BYTES = 64 << 30
 MAX_UNANNOUNCED_BYTES = 1 << 30
@@ -73,7 +74,7 @@ class Templates:
         """Return the template; the caller closes it. Raise `InputError` if no candidate is it."""
         file = await self._cached(source.checksums)
         if file is not None:
-            return _template_file(file.fd, source.candidates[0], source.checksums[0])
+            return _template_file(file.fd, without_credentials(source.candidates[0]), source.checksums[0])
         problems: list[FetchError] = []
         for candidate in source.candidates:
             try:
@@ -90,7 +91,7 @@ class Templates:
     async def _cached(self, checksums: tuple[Checksum, ...]) -> OpenFile | None:
         if self._cache is None or not checksums:
             return None
-        return await trio.to_thread.run_sync(self._cache.open, _key(checksums[0]), None, checksums[0])
+        return await trio.to_thread.run_sync(_open_cached, self._cache, checksums)
 
     async def _fetch(self, url: str, checksums: tuple[Checksum, ...]) -> TemplateFile:
         places = self._fallbacks
@@ -109,6 +110,29 @@ class Templates:
             receiver.abandon()
 
 
+def _open_cached(cache: Cache, checksums: tuple[Checksum, ...]) -> OpenFile | None:
+    """Open a template from the cache, where its first checksum names it, and verify the others."""
+    file = cache.open(_key(checksums[0]), None, checksums[0])
+    if file is None or len(checksums) == 1:
+        return file
+    try:
+        _verify(file.fd, "", checksums[1:])
+    except WrongContent:
+        file.discard()
+        return None
+    return file
+
+
+def _verify(fd: int, name: str, checksums: tuple[Checksum, ...]) -> Checksum:
+    """Hold an open file against all checksums; return the one that names it, raise `WrongContent`."""
+    hashers = _Hashers(checksums)
+    offset = 0
+    while data := os.pread(fd, _READ_BYTES, offset):
+        hashers.update(data)
+        offset += len(data)
+    return hashers.verdict(name)
+
+
 def _key(checksum: Checksum) -> str:
     return f"{checksum.algorithm.short_name}-{checksum.hex}"
 
@@ -124,15 +148,12 @@ def _open_local(path: str, checksums: tuple[Checksum, ...]) -> TemplateFile:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise NotThere(path, error.strerror or "cannot be opened") from None
+    except ValueError:
+        raise NotThere(path, "no file can have that name") from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NotThere(path, "is no regular file")
-        hashers = _Hashers(checksums)
-        offset = 0
-        while data := os.pread(fd, _READ_BYTES, offset):
-            hashers.update(data)
-            offset += len(data)
-        return _template_file(fd, path, hashers.verdict(path))
+        return _template_file(fd, path, _verify(fd, path, checksums))
     except BaseException:
         os.close(fd)
         raise
@@ -174,7 +195,7 @@ class _Receiver:
         checksums: tuple[Checksum, ...],
         progress: Progress | None,
     ) -> None:
-        self._url = url
+        self._name = without_credentials(url)
         self._places = places
         self._checksums = checksums
         self._progress = progress
@@ -190,23 +211,30 @@ class _Receiver:
 
     async def begin(self, answer: Answer) -> None:
         """Go on where we were, or begin anew if the server sends everything."""
-        if self._spool is None or answer.offset != self.received or answer.length != self._length:
-            self.abandon()
-            self._length = answer.length
-            length = MAX_UNANNOUNCED_BYTES if answer.length is None else answer.length
-            self._spool = Spool(length, self._places, Algorithm.MD5.hasher)
-            self._batch.clear()
-            self._hashers = _Hashers(self._checksums)
-            if answer.offset:
-                raise WrongContent(self._url, "changed while it was fetched")
+        changed = None not in (answer.length, self._length) and answer.length != self._length
+        if self._spool is not None and answer.offset == self.received and not changed:
+            return
+        self.abandon()
+        self._spool = None
+        self._batch.clear()
+        self._hashers = _Hashers(self._checksums)
+        if answer.offset:
+            raise MirrorTrouble(self._name, "changed while it was fetched")
+        self._length = answer.length
+        length = answer.length
+        if length is None:  # nothing can be reserved: what the temporary directory has is the limit
+            length = min(MAX_UNANNOUNCED_BYTES, temporary_room_bytes())
+        self._spool = Spool(length, self._places, Algorithm.MD5.hasher)
 
     async def receive(self, data: bytes) -> None:
         """Take bytes in."""
         self._batch += data
-        if self._length is None and self.received > MAX_UNANNOUNCED_BYTES:
-            raise WrongContent(self._url, "does not say how large it is, and is more than 1 GiB")
+        if self._spool is not None and self.received > self._spool.length:
+            raise WrongContent(
+                self._name, f"sends more than the {self._spool.length} bytes there is room for"
+            )
         if self._progress:
-            self._progress(self._url, self.received, self._length)
+            self._progress(self._name, self.received, self._length)
         if len(self._batch) >= _READ_BYTES:
             await trio.to_thread.run_sync(self._write)
 
@@ -220,8 +248,8 @@ class _Receiver:
         """Check the whole and keep it."""
         assert self._spool is not None
         self._write()
-        checksum = self._hashers.verdict(self._url)
-        return _template_file(self._spool.finish().fd, self._url, checksum)
+        checksum = self._hashers.verdict(self._name)
+        return _template_file(self._spool.finish().fd, self._name, checksum)
 
     def abandon(self) -> None:
         """Leave nothing behind."""

@@ -198,10 +198,10 @@ async def open_images(
     async with contextlib.AsyncExitStack() as stack:
         house = await _foundation(stack, cache_options, fetch_options)
         loaded = await _load(stack, house, inputs, fetch_options, progress)
+        open_files = _open_files(cache_options)
+        stack.callback(open_files.close)  # after the flights, which may still land
         nursery = await stack.enter_async_context(_background())
         flights = Flights(nursery)
-        open_files = _open_files(cache_options)
-        stack.callback(open_files.close)
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         acquirer = Acquirer(house.fetcher, mirrors, fetch_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -9,7 +10,9 @@ from typing import Protocol, cast
 
 from jigdofs import __version__
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_INTERRUPTED, EXIT_OK, JigdofsError, UsageError, leaf_of
+from jigdofs.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, UsageError, leaf_of
+
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 
 VERBS = {
     "mount": "show the image of a .jigdo as a file, at once",
@@ -54,6 +57,7 @@ class Verb(Protocol):
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code; never a traceback for what a user can cause."""
     argv = sys.argv[1:] if argv is None else argv
+    _open_standard_streams()
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -63,6 +67,12 @@ def main(argv: list[str] | None = None) -> int:
         # whoever read our output has enough; keep the interpreter from complaining at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"jigdofs: cannot write the output: {error.strerror}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
     except (JigdofsError, BaseExceptionGroup) as error:
         leaf = leaf_of(error)
         if isinstance(leaf, KeyboardInterrupt):
@@ -72,6 +82,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jigdofs: {leaf}", file=sys.stderr)
         return leaf.exit_code
     return code
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in the place of closed streams, or other files would get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
 def _dispatch(argv: list[str]) -> int:

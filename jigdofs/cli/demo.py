@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every verb takes
     """Show what jigdofs does; return 2 if the checksum were wrong."""
     from jigdofs.demo import Mirror, build
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # clean up on the way out
     with tempfile.TemporaryDirectory(prefix="jigdofs-demo-") as name:
         directory = Path(name)
         published = directory / "published"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the images and print what is known of them."""
     import trio
 
+    from jigdofs import logs
+
+    logs.to_stderr(logging.WARNING)
     reports: list[ImageReport] = trio.run(_collect, arguments, strict_exception_groups=True)
     if arguments.json:
         print(json.dumps([_printable(asdict(report)) for report in reports], indent=2))

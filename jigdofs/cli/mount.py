@@ -15,6 +15,7 @@ from jigdofs.cli.fuse_options import translate
 from jigdofs.cli.parser import Parser
 from jigdofs.config import MountOptions
 from jigdofs.errors import EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
+from jigdofs.fuse.mountpoint import resolve
 
 _EPILOG = """\
 The last argument is the mount point: an existing directory, in which every image appears
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     extra = Parser(prog="jigdofs mount", description="")
     _add_options(extra)
     extra.parse_args(list(translated.arguments), namespace=arguments)
-    mountpoint = Path(os.path.abspath(arguments.mountpoint))
+    mountpoint = Path(resolve(arguments.mountpoint))
     if not os.path.lexists(mountpoint) and ".jigdo" in mountpoint.name:
         raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like another .jigdo")
     mount = MountOptions(

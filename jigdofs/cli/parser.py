@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from pathlib import Path
+from fractions import Fraction
 from typing import NoReturn
 
 from jigdofs.errors import UsageError
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE | re.ASCII)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)", re.IGNORECASE | re.ASCII)
 _DURATION_UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -36,7 +37,10 @@ def size(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"`{text}' is no size; write for instance 512M or 20G")
     exponent = " kmgtp".index(match[2].lower() or " ")
-    return int(float(match[1]) * 1024**exponent)
+    number = int(Fraction(match[1]) * 1024**exponent)
+    if number >= 1 << 62:
+        raise argparse.ArgumentTypeError(f"`{text[:40]}' is more than any disk has")
+    return number
 
 
 def size_or_off(text: str) -> int | None:
@@ -47,7 +51,7 @@ def size_or_off(text: str) -> int | None:
 def duration_s(text: str) -> float:
     """Read a time in seconds: `30`, `30s`, `500ms`, `2m`."""
     match = _DURATION.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or len(match[1]) > 12 or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"`{text}' is no time; write for instance 30s or 2m")
     return float(match[1]) * _DURATION_UNIT_S[match[2].lower()]
 
@@ -77,5 +81,5 @@ def mirror(text: str) -> tuple[str, str]:
         target = target.removeprefix("file:")
         target = "/" + target.lstrip("/") if target.startswith("/") else target
     if "://" not in target and not re.match(r"[A-Za-z][A-Za-z0-9]*:(?!/)", target):
-        target = str(Path(target).expanduser().absolute()) + ("/" if target.endswith("/") else "")
+        target = os.path.abspath(os.path.expanduser(target)) + ("/" if target.endswith("/") else "")
     return label, target

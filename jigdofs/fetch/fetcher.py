@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jigdofs.errors import NotThere
+from jigdofs.fetch.url import is_http
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class SchemeFetcher:
         """Pass the request on; raise `FetchError` for any other scheme."""
         if request.url.startswith("/"):
             await self._file.fetch(request, receiver)
-        elif request.url.startswith(("http://", "https://")):
+        elif is_http(request.url):
             await self._http.fetch(request, receiver)
         else:
             raise NotThere(request.url, "only http:, https: and local files can be fetched")

@@ -33,14 +33,16 @@ class FileFetcher:
 
 
 def _open(request: Request) -> tuple[int, int]:
-    path = os.fsencode(request.url)
     try:
+        path = os.fsencode(request.url)
         # O_NONBLOCK: a FIFO or a device in the place of a file must not hold us up
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
         raise NotThere(request.url, error.strerror or "cannot be opened") from None
     except OSError as error:
         raise MirrorTrouble(request.url, error.strerror or "cannot be opened") from None
+    except ValueError:
+        raise NotThere(request.url, "no file can have that name") from None
     status = os.fstat(fd)
     problem = None
     if not stat.S_ISREG(status.st_mode):

@@ -10,10 +10,13 @@ Invariants of this file:
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import re
 import ssl
 import time
+from collections.abc import AsyncGenerator
+from typing import cast
 
 import httpx
 import trio
@@ -71,7 +74,7 @@ class HttpFetcher:
             raise MirrorTrouble(url, f"timed out waiting for a {kind}".replace("a bytes", "bytes")) from None
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise MirrorTrouble(url, _reason(error)) from None
-        except (httpx.InvalidURL, httpx.CookieConflict, ValueError) as error:
+        except (httpx.InvalidURL, httpx.CookieConflict, ValueError, OverflowError) as error:
             raise NotThere(url, f"is no valid URL: {error}") from None
         except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise MirrorTrouble(url, _reason(error)) from None
@@ -86,13 +89,11 @@ class HttpFetcher:
             headers["If-Modified-Since"] = request.last_modified
         outgoing = self._client.build_request("GET", request.url, headers=headers)
         for _ in range(self._options.max_redirects + 1):
-            response = await self._client.send(outgoing, stream=True)
+            response = await self._send(outgoing)
             try:
                 following = response.next_request
-                if following is None and response.status_code in (200, 206):
-                    await self._take(request, response, receiver)
-                    return
-                await _drain(response)
+                if response.status_code not in (200, 206):
+                    await self._drain(response)
                 if following is None:
                     await self._take(request, response, receiver)
                     return
@@ -104,6 +105,33 @@ class HttpFetcher:
             without_credentials(request.url), f"more than {self._options.max_redirects} redirects"
         )
 
+    async def _send(self, outgoing: httpx.Request) -> httpx.Response:
+        """Send a request and return its answer's header; a header that drips in is given up.
+
+        httpx bounds each wait for bytes, not their sum. The clock starts when the connection
+        stands, so this scope never cancels the making of one.
+        """
+        limit_s = 2 * self._options.stall_timeout_s
+        with trio.CancelScope() as scope:
+
+            async def trace(event: str, _info: object) -> None:
+                if event.endswith("send_request_headers.started"):
+                    scope.deadline = trio.current_time() + limit_s
+
+            outgoing.extensions["trace"] = trace
+            return await self._client.send(outgoing, stream=True)
+        raise MirrorTrouble(without_credentials(str(outgoing.url)), f"no whole answer within {limit_s:g} s")
+
+    async def _drain(self, response: httpx.Response) -> None:
+        """Read a small body that is of no use, so that the connection can be used again."""
+        length = response.headers.get("Content-Length", "")
+        empty = response.status_code in (204, 304)
+        if empty or (length.isascii() and length.isdigit() and len(length) < 6):
+            with trio.move_on_after(self._options.stall_timeout_s):
+                async with contextlib.aclosing(_raw(response)) as body:
+                    async for _ in body:
+                        pass
+
     async def _take(self, request: Request, response: httpx.Response, receiver: Receiver) -> None:
         """Judge the header, then pass the body on."""
         url = without_credentials(str(response.url))
@@ -114,25 +142,23 @@ class HttpFetcher:
         received = answer.offset
         limit = request.max_length if request.length is None else request.length
         pace = _Pace(self._options)
-        async for data in response.aiter_raw():
-            received += len(data)
-            if received > limit:
-                raise WrongContent(url, f"sends more than {limit} bytes")
-            if pace.too_slow(len(data)):
-                raise MirrorTrouble(
-                    url, f"slower than {self._options.min_speed_bytes_per_s} bytes/s: given up"
-                )
-            await receiver.receive(data)
+        async with contextlib.aclosing(_raw(response)) as body:
+            async for data in body:
+                received += len(data)
+                if received > limit:
+                    raise WrongContent(url, f"sends more than {limit} bytes")
+                if pace.too_slow(len(data)):
+                    raise MirrorTrouble(
+                        url, f"slower than {self._options.min_speed_bytes_per_s} bytes/s: given up"
+                    )
+                await receiver.receive(data)
         if request.length is not None and received != request.length:
             raise MirrorTrouble(url, f"ended after {received} of {request.length} bytes")
 
 
-async def _drain(response: httpx.Response) -> None:
-    """Read a small body that is of no use, so that the connection can be used again."""
-    length = response.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and len(length) < 6:
-        async for _ in response.aiter_raw():
-            pass
+def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Return the body as it is on the wire; it is a generator, whatever httpx's annotation says."""
+    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
 
 
 class _Pace:

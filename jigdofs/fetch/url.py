@@ -31,7 +31,9 @@ def escape(url: str) -> tuple[str, ...]:
     match = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", url)
     if match is None:
         raise ValueError(f"`{url}' is no absolute URL")
-    origin, path = match[0], url[match.end() :] or "/"
+    origin, path = match[0], url[match.end() :]
+    if not path.startswith("/"):
+        path = "/" + path
     literal = origin + _quote(path, "")
     pieces = []
     at = 0

@@ -22,7 +22,14 @@ MAX_BYTES = 64 << 20
 """Largest .jigdo we read, inflated. The largest real one is 3.2 MB (format.md 6)."""
 MAX_PART_LINES = 1_000_000
 """Most lines of [Parts] we keep: about 250 MB of memory. Debian's largest image has some 30,000."""
+MAX_OTHER_LINES = 100_000
+"""Most headers and entries outside [Parts]."""
+MAX_LINE_LENGTH = 64 << 10
+"""Longest line; the longest real one has 271 bytes, jigdo's GUI cut lines at 16384."""
+MAX_MAPPINGS = 64
+"""Most locations kept for one part or label; no more would ever be tried."""
 NEWEST_MAJOR_VERSION = 2
+_SLICE_BYTES = 64 << 10
 
 _HEADER = re.compile(r"\[([^\]]*)\][ \t]*(?:#.*)?", re.DOTALL)
 _COMMENT_SUM = re.compile(r"#[ \t]*(Image|Template) Hex (MD5|SHA1|SHA256|SHA512)Sum ([0-9a-fA-F]+)[ \t]*")
@@ -85,7 +92,7 @@ class PartLines:
     """All lines of [Parts] of one file, looked up by checksum; values are split only when asked for.
 
     A Blu-ray's .jigdo has 30,000 lines of which a reader touches a few: keeping one dict of plain
-    strings costs 220 bytes a part and half a microsecond a line.
+    strings costs some 220 bytes and 4 us a line.
     """
 
     __slots__ = ("_values", "base", "lines", "unquoted")
@@ -101,7 +108,8 @@ class PartLines:
         self.lines += 1
         known = self._values.setdefault(checksum.digest, value)
         if known is not value:
-            self._values[checksum.digest] = (*([known] if isinstance(known, str) else known), value)
+            values = (known,) if isinstance(known, str) else known
+            self._values[checksum.digest] = (*values, value)[:MAX_MAPPINGS]
 
     def __len__(self) -> int:
         return len(self._values)
@@ -153,23 +161,30 @@ def gunzip(data: bytes, source: str) -> bytes:
         FormatError: the gzip data is damaged, or it inflates beyond `MAX_BYTES`.
     """
     text = bytearray()
-    while data:
-        if not data.startswith(b"\x1f\x8b"):
-            text += data
-            break
-        inflater = zlib.decompressobj(wbits=31)
-        try:
-            text += inflater.decompress(data, max(1, MAX_BYTES + 1 - len(text)))
-        except zlib.error as error:
-            raise FormatError(f"damaged gzip data ({error})", source=source) from None
-        if len(text) > MAX_BYTES:
-            break
-        if not inflater.eof:
-            raise FormatError("gzip data is cut short", source=source)
-        data = inflater.unused_data
+    at = 0
+    while data[at : at + 2] == b"\x1f\x8b" and len(text) <= MAX_BYTES:
+        at = _gunzip_member(data, at, text, source)
+    text += data[at:]
     if len(text) > MAX_BYTES:
         raise FormatError(f"larger than {MAX_BYTES >> 20} MiB: no .jigdo is", source=source)
     return bytes(text)
+
+
+def _gunzip_member(data: bytes, at: int, text: bytearray, source: str) -> int:
+    """Inflate the gzip member at an offset onto `text`, hardly beyond `MAX_BYTES`; return its end."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        while not inflater.eof and len(text) <= MAX_BYTES:
+            fed = inflater.unconsumed_tail
+            if not fed:
+                fed = data[at : at + _SLICE_BYTES]
+                at += len(fed)
+                if not fed:
+                    raise FormatError("gzip data is cut short", source=source)
+            text += inflater.decompress(fed, _SLICE_BYTES * 16)
+    except zlib.error as error:
+        raise FormatError(f"damaged gzip data ({error})", source=source) from None
+    return at - len(inflater.unused_data)
 
 
 def parse(data: bytes, source: str) -> tuple[JigdoFile | Include, ...]:
@@ -184,14 +199,18 @@ def parse(data: bytes, source: str) -> tuple[JigdoFile | Include, ...]:
     """
     text = gunzip(data, source).decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     pieces: list[JigdoFile | Include] = []
-    piece = _Piece(source)
+    budget = _Budget(source)
+    piece = _Piece(source, budget)
     generator = ""
     for number, line in _lines(text):
+        if len(line) > MAX_LINE_LENGTH:
+            raise FormatError(f"a line of more than {MAX_LINE_LENGTH >> 10} KiB", source=source, line=number)
         if line.startswith("["):
+            budget.spend_other(number)
             name = _section_name(line, source, number)
             if name.startswith(("Include ", "Include\t")):
                 pieces += [piece.finish(generator), Include(name[8:].strip(" \t"), number)]
-                piece = _Piece(source)
+                piece = _Piece(source, budget)
             piece.enter(name, number)
         else:
             piece.entry(line, number)
@@ -310,11 +329,39 @@ class _ImageBuilder:
         )
 
 
+class _Budget:
+    """Bound what one file may hold, whatever its sections are."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._parts = MAX_PART_LINES
+        self._others = MAX_OTHER_LINES
+
+    def spend_part(self, number: int) -> None:
+        """Count a line of [Parts]."""
+        self._parts -= 1
+        if self._parts < 0:
+            raise FormatError(
+                f"more than {MAX_PART_LINES} parts: no .jigdo has so many", source=self._source, line=number
+            )
+
+    def spend_other(self, number: int) -> None:
+        """Count any other line that is kept."""
+        self._others -= 1
+        if self._others < 0:
+            raise FormatError(
+                f"more than {MAX_OTHER_LINES} lines outside [Parts]: no .jigdo has so many",
+                source=self._source,
+                line=number,
+            )
+
+
 class _Piece:
     """Collect the sections of one file up to an [Include] or its end."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, budget: _Budget) -> None:
         self.source = source
+        self._budget = budget
         self.section = ""
         self.version = ""
         self.generator = ""
@@ -333,6 +380,7 @@ class _Piece:
         section = self.section
         if line.startswith("#"):
             if section == "Image":
+                self._budget.spend_other(number)
                 self.images[-1].comment(line)
             return
         if section not in ("Parts", "Servers", "Image", "Jigdo", "Include"):
@@ -345,8 +393,11 @@ class _Piece:
         label = label.rstrip(" \t")
         value = value.lstrip(" \t")
         if section == "Parts":
+            self._budget.spend_part(number)
             self._part(label, value, number)
-        elif section == "Servers":
+            return
+        self._budget.spend_other(number)
+        if section == "Servers":
             self._server(label, value, number)
         elif section == "Image":
             self.images[-1].entry(label, value, number)
@@ -360,15 +411,15 @@ class _Piece:
             raise self._error(str(error), number) from None
         if not value or value.startswith("#") or value in ("''", '""'):
             raise self._error("a part without a location (nothing after `=')", number)
-        if self.parts.lines >= MAX_PART_LINES:
-            raise self._error(f"more than {MAX_PART_LINES} parts: no .jigdo has so many", number)
         self.parts.add(checksum, value)
 
     def _server(self, label: str, value: str, number: int) -> None:
         if not label or any(char in label for char in "[]#"):
             raise self._error(f"`{label[:60]}' is no label", number)
         target, *options = words.split(value) or [""]
-        self.servers.setdefault(label, []).append(Mapping(target, _weight(options), self.source))
+        mappings = self.servers.setdefault(label, [])
+        if len(mappings) < MAX_MAPPINGS:
+            mappings.append(Mapping(target, _weight(options), self.source))
 
     def _jigdo(self, label: str, value: str, number: int) -> None:
         word = next(iter(words.split(value)), "")

@@ -62,6 +62,7 @@ def _server_lines(servers: Iterable[tuple[str, str]]) -> Iterable[str]:
 
 
 def _one_line(text: str) -> str:
+    """Write `Filename` and `Template` bare, as all writers do, unless they could not be read back."""
     if "\n" in text:
         raise ValueError("a line feed cannot be written into a .jigdo")
-    return text
+    return quote(text) if text != text.strip(" \t\r") or text[:1] in ("'", '"', "") else text

@@ -51,7 +51,11 @@ def pack_entry(entry: Entry) -> bytes:
         return ENTRY_LAYOUT[kind].pack(kind, low, high, digest, entry.block_length)
     kind = _file_type(entry, sha256=sha256)
     if entry.rsync64 is None:
+        if sha256:
+            raise ValueError("a SHA-256 entry needs an rsync64")
         return ENTRY_LAYOUT[kind].pack(kind, low, high, digest)
+    if len(entry.rsync64) != 8:
+        raise ValueError("an rsync64 has 8 bytes")
     return ENTRY_LAYOUT[kind].pack(kind, low, high, entry.rsync64, digest)
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 30.0
+_LAST_ANSWERS_S = 1.0
+_TURN_S = 0.01
+_QUIET_TURNS = 5
 
 
 async def hold(
@@ -59,7 +62,7 @@ async def hold(
             raise MountError(f"cannot mount at {mountpoint}: {_advice(options)}") from error
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_on_signal, signals, mountpoint, stop)
+                nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
                 nursery.start_soon(_become_ready, options, ready)
                 await pyfuse3.main()
                 _log.info("%s is unmounted", mountpoint)
@@ -88,7 +91,9 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> Non
     ready()
 
 
-async def _end_on_signal(signals: AsyncIterator[int], mountpoint: Path, stop: Callable[[], None]) -> None:
+async def _end_on_signal(
+    signals: AsyncIterator[int], operations: Operations, mountpoint: Path, stop: Callable[[], None]
+) -> None:
     """End on the first signal; on the second one, let go even of what is in use."""
     asked = False
     async for number in signals:
@@ -98,7 +103,20 @@ async def _end_on_signal(signals: AsyncIterator[int], mountpoint: Path, stop: Ca
             with contextlib.suppress(MountError):
                 await trio.to_thread.run_sync(lambda: unmount(mountpoint, lazy=True))
         asked = True
+        await _last_answers(operations)
         pyfuse3.terminate()
+
+
+async def _last_answers(operations: Operations) -> None:
+    """Let reads that wait fail with an error of ours, not with a connection that is gone.
+
+    The kernel asks again for each page of a read that failed, so it takes a few turns.
+    """
+    with trio.move_on_after(_LAST_ANSWERS_S):
+        quiet = 0
+        while quiet < _QUIET_TURNS:
+            await trio.sleep(_TURN_S)
+            quiet = 0 if operations.reading else quiet + 1
 
 
 def _fuse_options(options: MountOptions, source: str) -> set[str]:

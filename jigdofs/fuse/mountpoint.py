@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from jigdofs.errors import MountError
+
+_log = logging.getLogger(__name__)
 
 FSTYPE = "fuse.jigdofs"
 
@@ -39,12 +43,23 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
+def resolve(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path without links; asks nothing of what is mounted there, so it cannot hang."""
+    text = os.path.abspath(path)
+    for _ in range(40):  # as many links as the kernel follows
+        directory, name = os.path.split(text)
+        text = os.path.join(os.path.realpath(directory), name)
+        try:
+            target = os.readlink(text)
+        except OSError:
+            break
+        text = os.path.abspath(os.path.join(os.path.dirname(text), target))
+    return text
+
+
 def mount_at(path: str | os.PathLike[str]) -> Mount | None:
-    """Return the topmost mount at a path; touches nothing below it, so it cannot hang there."""
-    text = os.fspath(path)
-    where = os.path.join(
-        os.path.realpath(os.path.dirname(os.path.abspath(text))), os.path.basename(os.path.abspath(text))
-    )
+    """Return the topmost mount at a path."""
+    where = resolve(path)
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == where), None)
 
 
@@ -69,23 +84,28 @@ def prepare(path: Path) -> bool:
             raise MountError(
                 f"{path}: {mount.source} is mounted there already; `jigdofs umount {path}' first"
             )
+        for device in _loop_devices(str(path)):
+            _log.warning(
+                "%s holds the dead mount that was at %s; detach it: umount %s; losetup -d %s",
+                device,
+                path,
+                device,
+                device,
+            )
         unmount(path, lazy=True)
     try:
-        status = os.stat(path)
+        mode = os.stat(path).st_mode
     except OSError as error:
         hint = "; make the directory first" if error.errno == errno.ENOENT else ""
         raise MountError(f"mount point {path}: {error.strerror}{hint}") from error
-    if os.path.isdir(path):
-        return False
-    if not os.path.isfile(path):
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise MountError(f"mount point {path} is neither a directory nor a regular file")
-    del status
-    return True
+    return stat.S_ISREG(mode)
 
 
 def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
     """Unmount a FUSE mount as root or as its owner; raise `MountError` that names who holds it."""
-    text = os.path.abspath(path)
+    text = resolve(path)
     if os.geteuid() == 0:
         command = ["umount", "--no-canonicalize", "--internal-only", *(["--lazy"] if lazy else []), text]
     else:
@@ -107,13 +127,10 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
 
 def _holders(mountpoint: str) -> list[str]:
     """Name loop devices over files below a mount point, and processes that have one open."""
-    holders = []
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            file = backing.read_text().rstrip("\n")
-            if file == mountpoint or file.startswith(mountpoint + "/"):
-                device = f"/dev/{backing.parts[3]}"
-                holders.append(f"{device} is attached to {file} (`umount {device}; losetup -d {device}')")
+    holders = [
+        f"{device} is attached to it (`umount {device}; losetup -d {device}')"
+        for device in _loop_devices(mountpoint)
+    ]
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or len(holders) >= 5:
             continue
@@ -122,6 +139,17 @@ def _holders(mountpoint: str) -> list[str]:
                 name = (process / "comm").read_text().strip()
                 holders.append(f"process {process.name} ({name})")
     return holders
+
+
+def _loop_devices(mountpoint: str) -> list[str]:
+    """Return the loop devices attached to a file at or below a mount point."""
+    devices = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            file = backing.read_text().rstrip("\n")
+            if file == mountpoint or file.startswith(mountpoint + "/"):
+                devices.append(f"/dev/{backing.parts[3]}")
+    return devices
 
 
 def _uses(process: Path, mountpoint: str) -> bool:

@@ -75,6 +75,7 @@ class Operations(pyfuse3.Operations):
         self._opened: dict[FileHandleT, tuple[ImageReader, Readahead, str]] = {}
         self._next_handle = 1
         self._last_error = ("", 0.0)
+        self.reading = 0  # reads that were not answered yet
 
     # -- attributes ------------------------------------------------------------------------------
 
@@ -187,6 +188,7 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Return exactly the bytes asked for, or fail."""
         reader, ahead, name = self._opened[fh]
+        self.reading += 1
         try:
             return await reader.read(off, size, ahead)  # type: ignore[return-value]  # any buffer will do
         except JigdofsError as error:
@@ -195,6 +197,8 @@ class Operations(pyfuse3.Operations):
         except Exception as error:
             _log.exception("internal error in a read at offset %d of %s", off, name)
             raise FUSEError(errno.EIO) from error
+        finally:
+            self.reading -= 1
 
     def _report(self, text: str) -> None:
         """Log a failed read; the kernel asks again at once, page by page, for what failed."""

@@ -32,7 +32,7 @@ class Readahead:
     def __init__(self, layout: Layout, max_bytes: int) -> None:
         self._layout = layout
         self._max = max_bytes
-        self._jump(0)
+        self._jump(-SLACK_BYTES - 1)  # far from any first read
 
     def _jump(self, offset: int) -> None:
         self._begin = self._end = self._hinted = offset
@@ -42,22 +42,26 @@ class Readahead:
         """Note a read and return the image range (begin, end) to fetch ahead; empty if begin >= end."""
         if not self._end - SLACK_BYTES <= offset <= self._end + SLACK_BYTES:
             self._jump(offset)
-        if offset + size <= self._end:
-            return (0, 0)
         layout = self._layout
-        self._end = min(offset + size, layout.length)
-        if not self._max or self._end >= layout.length:
+        if not self._max or offset + size <= self._end:
             return (0, 0)
-        first_whole = layout.index_at(self._begin)
-        if layout.start(first_whole) < self._begin:
-            first_whole += 1
-        if layout.index_at(self._end) - first_whole < EXTENTS_BEFORE:
+        self._end = min(offset + size, layout.length)
+        if self._end >= layout.length or self._whole_extents() < EXTENTS_BEFORE:
             return (0, 0)
         last = min(layout.index_at(self._end) + MAX_EXTENTS, len(layout))
         target = min(self._end + min(self._window, self._max), layout.start(last))
         begin = max(self._hinted, self._end)
-        if target - begin < self._window // 4 and target < layout.length:
-            return (0, 0)  # in steps: one look at the layout for several reads
-        self._window = min(self._window * 2, self._max)
-        self._hinted = target
+        # in steps of a quarter of what is possible: one look at the layout for several reads
+        if target - begin < (target - self._end) // 4:
+            return (0, 0)
+        self._window *= 2 if self._window < self._max else 1
+        self._hinted = max(target, begin)
         return (begin, target)
+
+    def _whole_extents(self) -> int:
+        """Count the extents that were gone through from their first byte to their last."""
+        layout = self._layout
+        first = layout.index_at(self._begin)
+        if layout.start(first) < self._begin:
+            first += 1
+        return layout.index_at(self._end) - first

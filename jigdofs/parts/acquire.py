@@ -70,10 +70,11 @@ class Acquirer:
                     del left[location]
                 except WrongContent as error:
                     attempts.append(error)
-                    if self._judge(part, location, receiver, error) or number:
-                        wrong[location] += 1
-                        if wrong[location] >= _WRONG_TRIES:
-                            del left[location]
+                    self._blame(part, location, error)
+                    receiver.restart()
+                    wrong[location] += 1
+                    if wrong[location] >= _WRONG_TRIES:
+                        del left[location]
                 except MirrorTrouble as error:
                     attempts.append(error)
                     self._mirrors.failed(location.mirror, error.retry_after_s)
@@ -86,30 +87,36 @@ class Acquirer:
         backoff: float = self._options.backoff_s * 2 ** (number - 1)
         return min(max(backoff, self._mirrors.asked_to_wait_s(left)), _MAX_PAUSE_S)
 
-    def _judge(self, part: Part, location: Location, receiver: _PartReceiver, error: WrongContent) -> bool:
-        """Blame a mirror for wrong content, unless others had a hand in it; tell whether it was blamed."""
-        mixed = receiver.mixed
-        receiver.restart()
-        if mixed:
-            _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
-            return False
+    def _blame(self, part: Part, location: Location, error: WrongContent) -> None:
         mirror = without_credentials(location.mirror)
         _log.warning("wrong content from mirror %s for part %s: %s", mirror, part, error)
         self._mirrors.blame(location.mirror)
-        return True
 
     async def _attempt(
         self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket
     ) -> OpenFile:
+        """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
+        try:
+            file = await self._complete(part, location, receiver, ticket)
+        except WrongContent:
+            if not receiver.mixed:
+                raise
+            _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
+            receiver.restart()
+            file = await self._complete(part, location, receiver, ticket)
+        self._mirrors.succeeded(location.mirror, part.length)
+        return file
+
+    async def _complete(
+        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket
+    ) -> OpenFile:
         if not location.host:
             await self._fetch(part, location, receiver)
         else:
             async with self._mirrors.slots(location.host).hold(ticket):
                 await self._fetch(part, location, receiver)
-        file = await receiver.finish()
-        self._mirrors.succeeded(location.mirror, part.length)
-        return file
+        return await receiver.finish()
 
     async def _fetch(self, part: Part, location: Location, receiver: _PartReceiver) -> None:
         if part.length and receiver.received == part.length:

@@ -4,8 +4,7 @@ Invariants of this file:
 * What lies under `objects/` got there by rename, complete, after its checksum matched.
 * A file is believed if its fingerprint is the one noted when it was verified, by a session that
   still runs or that ended cleanly; else it is verified again, and removed if it is wrong.
-* The quota holds: bytes are granted before they are written (`ledger`), least recently used files
-  go first, and a file that any process has open stays (each holds a shared flock on it).
+* The quota holds (`quota`), and what any process has open stays: each holds a shared flock on it.
 * Trouble with the index costs a second verification, never a read.
 
     objects/md5/ab/abcd…   parts by checksum     incoming/SESSION-N   being written
@@ -26,19 +25,21 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from jigdofs.errors import CacheError, UnsafeCache
+from jigdofs.errors import CacheError
 from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.parts.directories import OPEN_DIRECTORY, OPEN_FILE, make_inside, make_private, open_inside
 from jigdofs.parts.index import Index, IndexTrouble
 from jigdofs.parts.open_file import Fingerprint, OpenFile
-from jigdofs.parts.quota import Quota
+from jigdofs.parts.quota import Quota, row_key
 from jigdofs.parts.sessions import Sessions
 
 _log = logging.getLogger(__name__)
 
-_KEY = re.compile(r"(md5|sha256|raw|doc)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)")
+_KEY = re.compile(r"(md5|sha256|raw|doc)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
 _READ_BYTES = 1 << 20
 _FLUSH_ROWS = 128
 _CACHEDIR_TAG = (
@@ -66,14 +67,16 @@ class Cache:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._rows: dict[str, str] = {}  # noted, not yet in the index
-        _make_private(directory)
+        make_private(directory)
         try:
             for name in ("objects", "incoming", "sessions"):
-                (directory / name).mkdir(mode=0o700, exist_ok=True)
+                make_inside(directory / name)
             with contextlib.suppress(FileExistsError), (directory / "CACHEDIR.TAG").open("xb") as tag:
                 tag.write(_CACHEDIR_TAG)
             self._index = Index(directory / "index")
             self._sessions = Sessions(directory, self._index)
+            self._objects = os.open(directory / "objects", OPEN_DIRECTORY)
+            self._incoming = os.open(directory / "incoming", OPEN_DIRECTORY)
         except (OSError, IndexTrouble) as error:
             raise CacheError(f"cache {directory} cannot be used: {error}") from error
         self._quota = Quota(
@@ -84,135 +87,35 @@ class Cache:
             min_free_bytes=min_free_bytes,
         )
 
-    # -- reading ---------------------------------------------------------------------------------
+    def close(self) -> None:
+        """End the session cleanly: what it noted is believed next time."""
+        self.flush()
+        with contextlib.suppress(IndexTrouble, OSError):
+            self._quota.close()
+        self._sessions.end()
+        self._index.close()
+        os.close(self._incoming)
+        os.close(self._objects)
+
+    # -- names -----------------------------------------------------------------------------------
 
     def path(self, key: str) -> Path:
         """Return where a key's file lies; raise `CacheError` for anything that is no key."""
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise CacheError(f"`{key}' is no cache key")
-        return self.directory / "objects" / match[1] / match[2][:2] / match[2]
+        return self.directory.joinpath("objects", *_split(key))
 
-    def open(self, key: str, length: int | None, checksum: Checksum | None = None) -> OpenFile | None:
-        """Return a file that is certainly right, or None.
-
-        Args:
-            key: its name in the cache.
-            length: what it must have; None where that is not known.
-            checksum: what it must have; None where only the index knows.
-        """
-        path = self.path(key)
+    @contextlib.contextmanager
+    def _shard(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Yield the open directory of a key's file, and the file's name in it; raise `OSError`."""
+        kind, shard, name = _split(key)
+        outer = open_inside(self._objects, kind, make=make)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return None
-        file: OpenFile | None = None
-        try:
-            _lock_shared(fd)
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and length in (None, status.st_size):
-                file = self._believed(key, fd, checksum)
-                with contextlib.suppress(OSError):
-                    if file is not None:
-                        os.utime(fd, ns=(time.time_ns(), status.st_mtime_ns))  # the eviction's idea of "used"
-                    else:
-                        path.unlink()
-        except OSError as error:
-            _log.debug("cache file %s: %s", path, error)
+            inner = open_inside(outer, shard, make=make)
         finally:
-            if file is None:
-                os.close(fd)
-        return file
-
-    def _believed(self, key: str, fd: int, checksum: Checksum | None) -> OpenFile | None:
-        """Decide whether an open file is what its key says."""
-        fingerprint = Fingerprint.of(fd)
-        row = self._row(key)
-        if row is not None and row.fingerprint == fingerprint and self._sessions.trusted(row.session):
-            return OpenFile(fd, fingerprint)
-        wanted = checksum or (row.checksum if row is not None else None)
-        if wanted is None or _checksum_of(fd, wanted.algorithm) != wanted:
-            if row is not None:
-                _log.warning("cache file %s is not what it was; it is fetched again", key)
-            return None
-        if Fingerprint.of(fd) != fingerprint:
-            return None  # somebody is writing to it
-        self._note(key, fingerprint, wanted)
-        return OpenFile(fd, fingerprint)
-
-    def _row(self, key: str) -> _Row | None:
-        with self._lock:
-            text = self._rows.get(key)
-        if text is None:
-            try:
-                text = self._index.get(f"file:{key}")
-            except IndexTrouble as error:
-                _log.info("%s", error)
-        return _Row.parse(text) if text else None
-
-    # -- writing ---------------------------------------------------------------------------------
-
-    def place(self, key: str, checksum: Checksum | None) -> CachePlace:
-        """Return the place for a spool that is to become this key's file.
-
-        Args:
-            key: its name in the cache.
-            checksum: what will have been verified; None notes the checksum of what was written.
-        """
-        return CachePlace(self, key, checksum)
-
-    def reserve(self, length: int) -> None:
-        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
-        self._quota.reserve(length)
-
-    def release(self, length: int) -> None:
-        """Give back a reservation that was not used."""
-        self._quota.release(length)
-
-    def incoming(self) -> Path:
-        """Return a fresh path for a file that is being written."""
-        return self.directory / "incoming" / f"{self._sessions.own}-{next(self._numbers)}"
-
-    def kept(self, key: str, fd: int, length: int, checksum: Checksum) -> None:
-        """Note a file that was just put in place."""
-        with contextlib.suppress(OSError):
-            _lock_shared(fd)
-        self._quota.written(length)
-        self._note(key, Fingerprint.of(fd), checksum)
-
-    def _note(self, key: str, fingerprint: Fingerprint, checksum: Checksum) -> None:
-        with self._lock:
-            self._rows[key] = _Row(fingerprint, self._sessions.own, checksum).dump()
-            full = len(self._rows) >= _FLUSH_ROWS
-        if full:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was noted to the index, in one transaction."""
-        with self._lock:
-            rows, self._rows = self._rows, {}
+            os.close(outer)
         try:
-            with self._index.transaction():
-                for key, text in rows.items():
-                    self._index.set(f"file:{key}", text)
-                self._quota.settle()
-        except IndexTrouble as error:
-            _log.info("%s", error)
-
-    # -- documents: small files known by URL -------------------------------------------------------
-
-    def note_document(self, url: str, text: str) -> None:
-        """Remember what a server said about a URL (its validators)."""
-        with contextlib.suppress(IndexTrouble):
-            self._index.set(f"url:{url}", text)
-
-    def document(self, url: str) -> str | None:
-        """Return what was remembered about a URL."""
-        with contextlib.suppress(IndexTrouble):
-            return self._index.get(f"url:{url}")
-        return None
-
-    # -- the whole -------------------------------------------------------------------------------
+            yield inner, name
+        finally:
+            os.close(inner)
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
@@ -231,13 +134,141 @@ class Cache:
                 found.add(key)
         return found
 
-    def close(self) -> None:
-        """End the session cleanly: what it noted is believed next time."""
-        self.flush()
-        with contextlib.suppress(IndexTrouble, OSError):
-            self._quota.close()
-        self._sessions.end()
-        self._index.close()
+    # -- reading ---------------------------------------------------------------------------------
+
+    def open(self, key: str, length: int | None, checksum: Checksum | None = None) -> OpenFile | None:
+        """Return a file that is certainly right, or None.
+
+        Args:
+            key: its name in the cache.
+            length: what it must have; None where that is not known.
+            checksum: what it must have; None where only the index knows.
+        """
+        file: OpenFile | None = None
+        try:
+            with self._shard(key) as (directory, name):
+                fd = os.open(name, OPEN_FILE, dir_fd=directory)
+                try:
+                    _lock_shared(fd)
+                    file = self._checked(key, fd, length, checksum)
+                except _WrongFile:
+                    os.unlink(name, dir_fd=directory)
+                finally:
+                    if file is None:
+                        os.close(fd)
+        except OSError as error:
+            _log.debug("cache file %s: %s", key, error)
+        return file
+
+    def _checked(self, key: str, fd: int, length: int | None, checksum: Checksum | None) -> OpenFile | None:
+        """Return the file if it is what its key says, None if nobody can tell; raise `_WrongFile`."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or length not in (None, status.st_size):
+            return None
+        fingerprint = Fingerprint.of(fd)
+        row = self._row(key)
+        if row is None or row.fingerprint != fingerprint or not self._sessions.trusted(row.session):
+            wanted = checksum or (row.checksum if row is not None else None)
+            if wanted is None:
+                return None  # a chunk or a document whose session has not noted it, or was killed
+            if _checksum_of(fd, wanted.algorithm) != wanted:
+                if row is not None:
+                    _log.warning("cache file %s is not what it was; it is made anew", key)
+                raise _WrongFile
+            if Fingerprint.of(fd) != fingerprint:
+                return None  # somebody is writing to it
+            self._note(key, fingerprint, wanted)
+        with contextlib.suppress(OSError):
+            os.utime(fd, ns=(time.time_ns(), status.st_mtime_ns))  # the eviction's idea of "used"
+        return OpenFile(fd, fingerprint)
+
+    def _row(self, key: str) -> _Row | None:
+        with self._lock:
+            text = self._rows.get(key)
+        if text is None:
+            try:
+                text = self._index.get(row_key(key))
+            except IndexTrouble as error:
+                _log.info("%s", error)
+        return _Row.parse(text) if text else None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def place(self, key: str, checksum: Checksum | None) -> CachePlace:
+        """Return the place for a spool that is to become this key's file.
+
+        Args:
+            key: its name in the cache.
+            checksum: what will have been verified; None notes the checksum of what was written.
+        """
+        _split(key)
+        return CachePlace(self, key, checksum)
+
+    def reserve(self, length: int) -> None:
+        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
+        self._quota.reserve(length)
+
+    def release(self, length: int) -> None:
+        """Give back a reservation that was not used."""
+        self._quota.release(length)
+
+    def create(self) -> tuple[int, str]:
+        """Return a fresh file under `incoming/`, open, and its name there; raise `OSError`."""
+        name = f"{self._sessions.own}-{next(self._numbers)}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, 0o600, dir_fd=self._incoming), name
+
+    def keep(self, fd: int, name: str, key: str, checksum: Checksum | None) -> None:
+        """Move a file from `incoming/` to where its key says; raise `OSError`."""
+        _lock_shared(fd)
+        length = os.fstat(fd).st_size
+        noted = checksum or _checksum_of(fd, Algorithm.SHA256)
+        with self._shard(key, make=True) as (directory, target):
+            os.rename(name, target, src_dir_fd=self._incoming, dst_dir_fd=directory)
+        self._quota.written(length)
+        self._note(key, Fingerprint.of(fd), noted)
+
+    def drop(self, name: str) -> None:
+        """Remove a file from `incoming/`, if it is still there."""
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self._incoming)
+
+    def _note(self, key: str, fingerprint: Fingerprint, checksum: Checksum) -> None:
+        with self._lock:
+            self._rows[key] = _Row(fingerprint, self._sessions.own, checksum).dump()
+            full = len(self._rows) >= _FLUSH_ROWS
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted to the index, in one transaction."""
+        with self._lock:
+            rows, self._rows = self._rows, {}
+        try:
+            with self._index.transaction():
+                for key, text in rows.items():
+                    if os.path.lexists(self.path(key)):  # else evicted meanwhile
+                        self._index.set(row_key(key), text)
+                self._quota.settle()
+        except IndexTrouble as error:
+            _log.info("%s", error)
+
+    # -- documents: small files known by URL -------------------------------------------------------
+
+    def note_document(self, url: str, text: str) -> None:
+        """Remember what a server said about a URL (its validators)."""
+        with contextlib.suppress(IndexTrouble):
+            self._index.set(f"url:{url}", text)
+
+    def document(self, url: str) -> str | None:
+        """Return what was remembered about a URL."""
+        with contextlib.suppress(IndexTrouble):
+            return self._index.get(f"url:{url}")
+        return None
+
+
+class _WrongFile(OSError):  # noqa: N818  never leaves this file
+    """Say that a file in the cache has the wrong content."""
 
 
 class CachePlace:
@@ -248,81 +279,63 @@ class CachePlace:
         self._key = key
         self._checksum = checksum
         self._reserved = 0
-        self._path: Path | None = None
+        self._name = ""
 
     def create(self, length: int) -> int:
         """Reserve room and make the file under `incoming/`."""
         self._cache.reserve(length)
         self._reserved = length
-        self._path = self._cache.incoming()
         try:
-            return os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fd, self._name = self._cache.create()
         except OSError:
-            self._cache.release(length)
-            self._reserved = 0
+            self._release(length)
             raise
+        return fd
 
     def keep(self, fd: int) -> None:
         """Move the file to where its key says."""
-        assert self._path is not None
-        target = self._cache.path(self._key)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path.rename(target)
         length = os.fstat(fd).st_size
-        self._cache.release(self._reserved - length)
-        self._reserved = 0
-        checksum = self._checksum or _checksum_of(fd, Algorithm.SHA256)
-        self._cache.kept(self._key, fd, length, checksum)
+        self._cache.keep(fd, self._name, self._key, self._checksum)
+        self._release(self._reserved - length)
 
     def abandon(self, fd: int) -> None:
         """Remove the file and give its room back."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        self._cache.release(self._reserved)
+        self._cache.drop(self._name)
+        self._release(self._reserved)
+
+    def _release(self, length: int) -> None:
+        self._cache.release(length)
         self._reserved = 0
 
 
-class _Row:
+class _Row(NamedTuple):
     """What the index knows of one file."""
 
-    __slots__ = ("checksum", "fingerprint", "session")
-
-    def __init__(self, fingerprint: Fingerprint, session: str, checksum: Checksum) -> None:
-        self.fingerprint = fingerprint
-        self.session = session
-        self.checksum = checksum
+    fingerprint: Fingerprint
+    session: str
+    checksum: Checksum
 
     def dump(self) -> str:
         return json.dumps([*self.fingerprint, self.session, self.checksum.hex])
 
     @classmethod
     def parse(cls, text: str) -> _Row | None:
-        try:
+        """Read what `dump` wrote; None for anything else."""
+        with contextlib.suppress(ValueError, RecursionError):
             match json.loads(text):
                 case [int(size), int(mtime), int(inode), str(session), str(digest)]:
                     raw = bytes.fromhex(digest)
                     if len(raw) in (16, 32):
                         return cls(Fingerprint(size, mtime, inode), session, Checksum(raw))
-        except ValueError:
-            pass
         return None
 
 
-def _make_private(directory: Path) -> None:
-    """Make the directory ours alone; refuse one that others can write to."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.stat(directory)
-    except OSError as error:
-        raise CacheError(f"cache {directory} cannot be used: {error.strerror}") from error
-    if not stat.S_ISDIR(status.st_mode):
-        raise CacheError(f"cache {directory} is no directory")
-    if status.st_uid != os.geteuid():
-        raise UnsafeCache(
-            f"cache {directory} belongs to another user (uid {status.st_uid}); choose another --cache-dir"
-        )
-    if status.st_mode & 0o022:
-        raise UnsafeCache(f"cache {directory} can be written by others; `chmod go-w {directory}' first")
+def _split(key: str) -> tuple[str, str, str]:
+    """Return kind, shard and name of a key's file; raise `CacheError` for anything that is no key."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise CacheError(f"`{key}' is no cache key")
+    return match[1], match[2][:2], match[2]
 
 
 def _lock_shared(fd: int) -> None:

@@ -10,15 +10,22 @@ Invariants of this file:
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import diskcache
-from diskcache.core import MODE_RAW, UNKNOWN
+from diskcache.core import DEFAULT_SETTINGS, METADATA, MODE_RAW, UNKNOWN
 
 from jigdofs.errors import CacheError
+
+_log = logging.getLogger(__name__)
+_BUSY_S = 2
+_SETTINGS = {*DEFAULT_SETTINGS, *METADATA}
 
 
 class IndexTrouble(CacheError):  # noqa: N818  caught by the cache, never seen by a user
@@ -71,6 +78,49 @@ def _trouble(directory: Path) -> Iterator[None]:
         raise IndexTrouble(f"{directory}: {type(error).__name__}: {error}") from error
 
 
+class _IndexDamage(IndexTrouble):
+    """Say that the database is no use and may be moved out of the way."""
+
+
+@contextlib.contextmanager
+def _damage(directory: Path) -> Iterator[None]:
+    """Tell a database that is damaged from one that is merely busy or cannot be written."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):
+            raise _IndexDamage(f"{directory}: the index has another form: {error}") from error
+        raise IndexTrouble(f"{directory}: {error}") from error
+    except OSError as error:
+        raise IndexTrouble(f"{directory}: {error}") from error
+    except Exception as error:
+        raise _IndexDamage(f"{directory}: the index is damaged: {error}") from error
+
+
+def _probe(directory: Path) -> None:
+    """Look whether the database can be written now and holds nothing foreign.
+
+    diskcache would wait a minute for one that is locked, and makes every row of its Settings an
+    attribute of itself, whatever its name.
+    """
+    path = directory / "cache.db"
+    if not directory.is_dir():
+        if os.path.lexists(directory):
+            raise _IndexDamage(f"{directory} is no directory")
+        return
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise _IndexDamage(f"{path} is no file")
+    with _damage(directory), contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        foreign = {key for (key,) in database.execute("SELECT key FROM Settings")} - _SETTINGS
+        database.rollback()
+        if foreign:
+            raise ValueError(f"unknown settings {foreign}")
+
+
 class Index:
     """Texts by key, shared by all processes that use the cache.
 
@@ -81,9 +131,11 @@ class Index:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         try:
-            with _trouble(directory):
+            _probe(directory)
+            with _damage(directory):
                 self._cache = self._open()
-        except IndexTrouble:
+        except _IndexDamage as error:
+            _log.info("%s; a new one is begun", error)
             aside = directory.with_name(directory.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             with _trouble(directory):
@@ -94,7 +146,7 @@ class Index:
         # every setting is given, as a stored one would win over a default (ecosystem of diskcache 5)
         return diskcache.Cache(
             str(self._directory),
-            timeout=2,
+            timeout=_BUSY_S,
             disk=_TextDisk,
             eviction_policy="none",
             cull_limit=0,

@@ -25,13 +25,12 @@ class Ledger:
 
     @classmethod
     def parse(cls, text: str) -> Ledger:
-        """Read what `dump` wrote; raise `ValueError`."""
-        data = json.loads(text)
-        match data:
+        """Read what `dump` wrote; raise `ValueError` or `RecursionError`."""
+        match json.loads(text):
             case {"used": int(used), "grants": dict(grants)} if used >= 0:
-                return cls(used, {str(name): int(size) for name, size in grants.items() if int(size) > 0})
-            case _:
-                raise ValueError("not a ledger")
+                if all(isinstance(size, int) for size in grants.values()):
+                    return cls(used, {name: size for name, size in grants.items() if size > 0})
+        raise ValueError("not a ledger")
 
     def dump(self) -> str:
         """Write the accounts as text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,13 +36,25 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """A fully expanded target and how it was reached."""
+    """A target and how it was reached.
+
+    Attributes:
+        target: what is left to resolve: `Label:rest`, a URL or a path.
+        base: the .jigdo that the last mapping stands in.
+        mirror: the prefix of the last mapping.
+        weights: of all mappings along the way.
+        seen: labels along the way.
+        by_user: one of the mappings was the user's.
+        own: the last mapping was the user's, so it may name a directory whatever the .jigdo is.
+    """
 
     target: str
-    mirror: str
     base: str
-    weights: tuple[float, ...]
-    by_user: bool
+    mirror: str = ""
+    weights: tuple[float, ...] = ()
+    seen: frozenset[str] = frozenset()
+    by_user: bool = False
+    own: bool = False
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -75,73 +86,82 @@ class Locator:
         """Return where a part may be had, best first; equal ranks stay in file order."""
         mappings = self._jigdo.mappings(checksum)
         routes = sorted(self._routes(mappings), key=lambda route: route.rank)
-        pseudo = jigdo.Mapping(f"{checksum.algorithm.value}:{checksum.base64}", 0.0, self._jigdo.source)
-        if checksum.algorithm.value in self._labels():
+        label = checksum.algorithm.value
+        if label in self._jigdo.servers or label in self._mirrors:
+            pseudo = jigdo.Mapping(f"{label}:{checksum.base64}", 0.0, self._jigdo.source)
             routes += sorted(self._routes([pseudo]), key=lambda route: route.rank)
-        found: dict[Location, None] = {}
+        found: dict[str, Location] = {}
         for route in routes:
             for location in self._resolve(route):
-                found.setdefault(location)
-        return list(found)[:MAX_LOCATIONS]
-
-    def _labels(self) -> set[str]:
-        return {*self._jigdo.servers, *self._mirrors}
+                found.setdefault(location.url, location)
+            if len(found) >= MAX_LOCATIONS:
+                break
+        return list(found.values())[:MAX_LOCATIONS]
 
     def _routes(self, mappings: list[jigdo.Mapping]) -> Iterator[_Route]:
-        steps = 0
-        # depth first, in file order; (target, mapping's base, prefix, weights, labels seen, by user)
-        pending: list[tuple[str, str, str, tuple[float, ...], frozenset[str], bool]] = [
-            (mapping.target, mapping.base, "", (mapping.weight,), frozenset[str](), False)
-            for mapping in reversed(mappings)
+        """Expand labels, depth first and in file order; a label that leads to itself leads nowhere."""
+        pending = [
+            _Route(mapping.target, mapping.base, weights=(mapping.weight,)) for mapping in reversed(mappings)
         ]
-        while pending and steps < _MAX_STEPS:
-            steps += 1
-            target, base, mirror, weights, seen, by_user = pending.pop()
-            label, colon, rest = target.partition(":")
-            if not colon or label not in self._labels():
-                yield _Route(target, mirror, base, weights, by_user)
-                continue
-            if label in seen:
-                continue  # a label that leads to itself
-            seen |= {label}
-            following = [
-                (_prefixed(prefix, rest), self._jigdo.source, prefix, (*weights, 0.0), seen, True)
-                for prefix in self._mirrors.get(label, ())
-            ]
-            following += [
-                (
-                    mapping.target + rest,
-                    mapping.base,
-                    mapping.target,
-                    (*weights, mapping.weight),
-                    seen,
-                    by_user,
-                )
-                for mapping in self._jigdo.servers.get(label, ())
-            ]
-            pending.extend(reversed(following))
+        for _ in range(_MAX_STEPS):
+            if not pending:
+                return
+            route = pending.pop()
+            label, colon, rest = route.target.partition(":")
+            if not colon or not (label in self._jigdo.servers or label in self._mirrors):
+                yield route
+            elif label not in route.seen:
+                pending.extend(reversed(self._expansions(route, label, rest)))
+
+    def _expansions(self, route: _Route, label: str, rest: str) -> list[_Route]:
+        """Replace a label by all that stands for it, the user's own mirrors first."""
+        seen = route.seen | {label}
+        own = [
+            _Route(
+                _prefixed(prefix, rest),
+                self._jigdo.source,
+                prefix,
+                (*route.weights, 0.0),
+                seen,
+                by_user=True,
+                own=True,
+            )
+            for prefix in self._mirrors.get(label, ())
+        ]
+        return own + [
+            _Route(
+                mapping.target + rest,
+                mapping.base,
+                mapping.target,
+                (*route.weights, mapping.weight),
+                seen,
+                route.by_user,
+            )
+            for mapping in self._jigdo.servers.get(label, ())
+        ]
 
     def _resolve(self, route: _Route) -> Iterator[Location]:
         """Turn a route into what can be fetched; what cannot yields nothing."""
-        target, mirror = route.target, route.mirror
+        target = route.target
         if urls.is_http(target):
             for url in urls.escape(target):
-                yield Location(url, mirror if urls.is_http(mirror) else urls.origin(url))
-        elif route.by_user and target.startswith("/"):
-            if not _climbs(target):
-                yield Location(os.path.normpath(target), mirror)
+                yield Location(url, route.mirror if urls.is_http(route.mirror) else urls.origin(url))
+        elif route.own and target.startswith("/"):
+            if ".." not in target.split("/"):
+                yield Location(os.path.normpath(target), route.mirror)
+        elif urls.is_http(route.base):
+            yield from self._beside(target, route)
         elif target.startswith("file:"):
-            yield from self._local(target.removeprefix("file:"), mirror)
-        elif not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", target) or route.mirror == "":
-            yield from self._relative(target, route)
-
-    def _relative(self, target: str, route: _Route) -> Iterator[Location]:
-        """Resolve against the .jigdo that the target stands in."""
-        if urls.is_http(route.base):
-            for url in urls.escape(urls.join(route.base, target)):
-                yield Location(url, urls.join(route.base, "."))
+            yield from self._local(target.removeprefix("file:"), route.mirror)
         elif not urls.is_absolute(target):
             yield from self._local(target, route.mirror)
+
+    @staticmethod
+    def _beside(target: str, route: _Route) -> Iterator[Location]:
+        """Resolve a relative name against the URL of its .jigdo; nothing else is for one from the net."""
+        if not urls.is_absolute(target) and not target.startswith("file:"):
+            for url in urls.escape(urls.join(route.base, target)):
+                yield Location(url, urls.join(route.base, "."))
 
     def _local(self, path: str, mirror: str) -> Iterator[Location]:
         """Name a local file; a relative one is sought below the current directory and the .jigdo's."""
@@ -157,7 +177,3 @@ class Locator:
 def _prefixed(prefix: str, rest: str) -> str:
     """Put a user's mirror in front; users forget the slash at its end, authors of labels do not."""
     return prefix + rest if prefix.endswith(("/", ":", "=")) or not prefix else f"{prefix}/{rest}"
-
-
-def _climbs(path: str) -> bool:
-    return ".." in path.split("/")

@@ -93,7 +93,7 @@ class Mirrors:
         """Note that a mirror could not be reached, was too slow or said it is overloaded."""
         health = self.health(mirror)
         health.failures += 1
-        pause = min(AVOID_FIRST_S * 2 ** (health.failures - 1), AVOID_MAX_S)
+        pause = min(AVOID_FIRST_S * 2 ** min(health.failures - 1, 16), AVOID_MAX_S)
         if retry_after_s is not None:
             pause = min(retry_after_s, AVOID_MAX_S)
             health.asked_until = self._clock() + pause

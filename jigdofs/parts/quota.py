@@ -27,6 +27,11 @@ _SLACK_SHARE = 10  # evicted beyond the need, so that the next part does not lis
 _LEDGER = "ledger"
 
 
+def row_key(key: str) -> str:
+    """Name a file's row in the index."""
+    return f"file:{key}"
+
+
 class Quota:
     """The accounts of a cache as one process sees them. Blocks: call it from worker threads.
 
@@ -116,7 +121,7 @@ class Quota:
         text = self._index.get(_LEDGER)
         try:
             ledger = Ledger.parse(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             ledger = None
         if ledger is None:
             return Ledger(self._count())
@@ -152,6 +157,7 @@ class Quota:
             if used + ledger.granted + need + slack <= limit:
                 break
             if _remove_unused(path):
+                self._index.delete(row_key(f"{path.parent.parent.name}-{path.name}"))
                 used -= size
                 removed += 1
         _log.debug("evicted %d files", removed)

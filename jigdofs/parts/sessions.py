@@ -20,6 +20,8 @@ from jigdofs.parts.index import Index, IndexTrouble
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile("[0-9a-f]{16}")
+_REMEMBERED = 1000  # clean ends kept; files of older sessions are verified once more
+_ENDED = "sessions ended cleanly"
 
 
 class Sessions:
@@ -36,10 +38,12 @@ class Sessions:
     def __init__(self, directory: Path, index: Index) -> None:
         self._directory = directory
         self._index = index
-        self._verdicts: dict[str, bool] = {}  # of sessions that ended
+        self._clean: dict[str, None] | None = None
         self.own = secrets.token_hex(8)
-        self._fd = os.open(self._path(self.own), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fresh = self._path(self.own + ".new")
+        self._fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        fresh.rename(self._path(self.own))  # seen by others only now that it is locked
         self._sweep()
 
     def _path(self, session: str) -> Path:
@@ -67,32 +71,42 @@ class Sessions:
         """Tell whether what a session noted about files holds without another look at them."""
         if self.running(session):
             return True
-        verdict = self._verdicts.get(session)
-        if verdict is None:
+        if self._clean is None:
             try:
-                verdict = self._index.get(f"session:{session}") == "clean"
+                self._clean = self._ended()
             except IndexTrouble:
                 return False
-            self._verdicts[session] = verdict
-        return verdict
+        # one that ended after we looked is verified once too often: no harm
+        return session in self._clean
+
+    def _ended(self) -> dict[str, None]:
+        """Return the sessions that ended cleanly, oldest first."""
+        text = self._index.get(_ENDED) or ""
+        return dict.fromkeys(name for name in text.split() if _NAME.fullmatch(name))
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind."""
         try:
-            for name in os.listdir(self._directory / "sessions"):
-                if self.running(name):
-                    continue
-                for left in (self._directory / "incoming").glob(f"{name[:16]}-*"):
-                    left.unlink(missing_ok=True)
+            dead = [name for name in os.listdir(self._directory / "sessions") if not self._alive(name)]
+            for left in os.listdir(self._directory / "incoming"):
+                if left.partition("-")[0] in dead:
+                    (self._directory / "incoming" / left).unlink(missing_ok=True)
+            for name in dead:
                 self._path(name).unlink(missing_ok=True)
         except OSError as error:
             _log.info("cannot tidy the cache up: %s", error)
+
+    def _alive(self, name: str) -> bool:
+        """Tell whether a file under `sessions/` is none of a dead session."""
+        return not _NAME.fullmatch(name) or self.running(name)
 
     def end(self) -> None:
         """End cleanly: bring the files to disk, so that a power cut cannot belie the index."""
         try:
             _sync_filesystem(self._fd)
-            self._index.set(f"session:{self.own}", "clean")
+            with self._index.transaction():
+                names = [*self._ended(), self.own]
+                self._index.set(_ENDED, " ".join(names[-_REMEMBERED:]))
         except (IndexTrouble, OSError) as error:
             _log.info("the cache was not closed cleanly: %s", error)
         with contextlib.suppress(OSError):

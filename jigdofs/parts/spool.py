@@ -41,8 +41,7 @@ class TemporaryPlace:
 
     def create(self, length: int) -> int:
         """Make a file that vanishes when it is closed."""
-        room = os.statvfs(tempfile.gettempdir())
-        if length > room.f_bavail * room.f_frsize:
+        if length > temporary_room_bytes():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
@@ -52,6 +51,12 @@ class TemporaryPlace:
 
     def abandon(self, fd: int) -> None:
         """Have nothing to forget."""
+
+
+def temporary_room_bytes() -> int:
+    """Return how much the temporary directory takes."""
+    status = os.statvfs(tempfile.gettempdir())
+    return status.f_bavail * status.f_frsize
 
 
 class MemoryPlace:
@@ -137,7 +142,11 @@ class Spool:
         """Keep the file; its checksum was found right. The spool is done with."""
         if self._fd < 0:
             self._next_place()  # an empty file
-        os.ftruncate(self._fd, self.received)
+        size = os.fstat(self._fd).st_size
+        if size < self.received:
+            raise CacheError("a file that was being written became shorter")
+        if size > self.received:
+            os.ftruncate(self._fd, self.received)  # an attempt before this one was longer
         try:
             self._places[0].keep(self._fd)
         except (OSError, CacheError) as error:
@@ -168,21 +177,34 @@ class Spool:
         raise NoRoom(f"no room for {self.length} bytes: {problem}")
 
     def _move(self, error: OSError) -> None:
-        """Go on in the next place, with what was written so far."""
-        _log.info("the %s takes no more: %s", type(self._places[0]).__name__, error.strerror)
+        """Go on in the next place that takes what was written so far."""
         old, place = self._fd, self._places.pop(0)
         self._fd = -1
+        _log.info("%s takes no more: %s", type(place).__name__, error.strerror)
         try:
-            self._next_place()
-            done = 0
-            while done < self.received:
-                piece = os.pread(old, min(_COPY_BYTES, self.received - done), done)
-                if not piece:
-                    raise CacheError("a file that was being written became shorter")
-                os.pwrite(self._fd, piece, done)
-                done += len(piece)
-        except OSError as again:
-            raise NoRoom(f"no room for {self.length} bytes: {again.strerror}") from again
+            while True:
+                self._next_place()
+                try:
+                    _copy(old, self._fd, self.received)
+                except OSError as again:
+                    _log.info("%s takes no more: %s", type(self._places[0]).__name__, again.strerror)
+                    self.abandon()
+                    self._places.pop(0)
+                else:
+                    return
         finally:
             place.abandon(old)
             os.close(old)
+
+
+def _copy(source: int, target: int, length: int) -> None:
+    """Copy the first bytes of a file; raise `OSError` if the target takes no more."""
+    done = 0
+    while done < length:
+        piece = memoryview(os.pread(source, min(_COPY_BYTES, length - done), done))
+        if not piece:
+            raise CacheError("a file that was being written became shorter")
+        while piece:
+            written = os.pwrite(target, piece, done)
+            piece = piece[written:]
+            done += written

@@ -94,16 +94,16 @@ def iso_by_jigdo_file(
 def roomy_iso(tmp: Path, algorithm: Algorithm = "md5") -> BuiltImage:
     """Make an ISO with so much unmatched data around every part that no reader reaches two at a time.
 
-    xorriso reads tiles of 64 KiB, and the kernel reads 128 KiB ahead of it: in a small image that is
-    several parts, which says nothing about how lazy a mount is.
+    xorriso reads tiles of 64 KiB, and the kernel reads some hundred KiB ahead of it: in a small image that
+    is several parts, which says nothing about how lazy a mount is.
     """
     pool, site = tmp / "pool", tmp / "site"
     source = random.Random(3)
-    _write(site / "a-first.bin", source.randbytes(400_000))
+    _write(site / "a-first.bin", source.randbytes(1_200_000))
     for number, size in enumerate((100_000, 250_000, 1_000_000, 250_001)):
         _write(pool / "main" / f"roomy-{number}.deb", source.randbytes(size))
-        _write(site / "pool" / "main" / f"roomy-{number}.gap", source.randbytes(400_000))
-    _write(site / "z-last.bin", source.randbytes(400_000))
+        _write(site / "pool" / "main" / f"roomy-{number}.gap", source.randbytes(1_200_000))
+    _write(site / "z-last.bin", source.randbytes(1_200_000))
     image = tmp / "roomy.iso"
     _run([*_xorriso(), "-o", image.name, "-graft-points", f"/pool={pool.name}", f"/={site.name}"], tmp)
     return _make_template(image, pool, algorithm, None)

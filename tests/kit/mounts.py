@@ -155,10 +155,16 @@ class Mounted:
             time.sleep(0.01)
 
     def _answers(self) -> bool:
-        """Tell whether a main loop answers; on a dead mount stat may come from a cache, statfs never does."""
+        """Tell whether a main loop answers; on a dead mount stat may come from a cache, statfs never does.
+
+        While a dead mount is replaced, there is a moment when the bare mount point would answer.
+        """
         if not mounted_at(self.mountpoint):
             return False
-        return os.strerror(errno.ENOTCONN) not in self._call(["stat", "-f", str(self.mountpoint)]).stderr
+        asked = self._call(["stat", "--file-system", "--format=%T", str(self.mountpoint)])
+        if asked.returncode == 0:
+            return asked.stdout.startswith("fuse")
+        return os.strerror(errno.ENOTCONN) not in asked.stderr
 
     def _clean_up(self) -> None:
         if self.process.poll() is None:

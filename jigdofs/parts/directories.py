@@ -1,0 +1,57 @@
+"""Directories of the cache, entered link by link: whatever lies in one, nothing leads out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from jigdofs.errors import CacheError, UnsafeCache
+
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Neither a link nor a FIFO in the place of a file leads astray or holds us up."""
+
+
+def make_private(directory: Path) -> None:
+    """Make the cache's own directory; raise `UnsafeCache` if others can write to it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = os.stat(directory)
+    except OSError as error:
+        raise CacheError(f"cache {directory} cannot be used: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise CacheError(f"cache {directory} is no directory")
+    if status.st_uid != os.geteuid():
+        raise UnsafeCache(
+            f"cache {directory} belongs to another user (uid {status.st_uid}); choose another --cache-dir"
+        )
+    if status.st_mode & 0o022:
+        raise UnsafeCache(f"cache {directory} can be written by others; `chmod go-w {directory}' first")
+
+
+def make_inside(directory: Path) -> None:
+    """Make a directory of the cache; raise `CacheError` if something else is in its place."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        raise CacheError(f"{directory} is no directory; remove it")
+
+
+def open_inside(parent: int, name: str, *, make: bool) -> int:
+    """Open a directory within an open one; make it, in the place of anything else, if asked to.
+
+    Raises:
+        OSError: it does not exist, or is no directory.
+    """
+    try:
+        return os.open(name, OPEN_DIRECTORY, dir_fd=parent)
+    except OSError:
+        if not make:
+            raise
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    return os.open(name, OPEN_DIRECTORY, dir_fd=parent)

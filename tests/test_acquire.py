@@ -1,0 +1,473 @@
+"""Acquirer: the exact bytes of a part from whichever mirror has them, or an error; never other bytes."""
+
+import itertools
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from jigdofs.config import FetchOptions
+from jigdofs.errors import FetchError, MirrorTrouble, NotThere, PartUnavailable, WrongContent
+from jigdofs.fetch.fetcher import Answer, Fetcher, Receiver, Request, SchemeFetcher
+from jigdofs.fetch.file import FileFetcher
+from jigdofs.fetch.http import HttpFetcher
+from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.format.part import Part
+from jigdofs.parts.acquire import BATCH_BYTES, Acquirer
+from jigdofs.parts.locations import Location
+from jigdofs.parts.mirrors import WRONG_BEFORE_AVOIDED, Mirrors
+from jigdofs.parts.slots import Ticket, Urgency
+from jigdofs.parts.spool import MemoryPlace, Spool
+from tests.kit.faults import (
+    WELL,
+    Changed,
+    Chunked,
+    Close,
+    Drip,
+    Empty,
+    Fault,
+    Gzip,
+    Html,
+    IgnoreRange,
+    Redirect,
+    Reset,
+    Stall,
+    Status,
+    TooLong,
+    Truncate,
+    WrongBytes,
+    WrongContentRange,
+)
+from tests.kit.faulty_server import FaultyServer
+
+PATH = "/a.deb"
+DATA = random.Random(1).randbytes(200_000)
+OTHER = random.Random(2).randbytes(200_000)
+PART = Part(Checksum.of(Algorithm.SHA256, DATA), len(DATA))
+FAST = FetchOptions(
+    connect_timeout_s=2, stall_timeout_s=0.3, min_speed_bytes_per_s=1024, backoff_s=0.001, max_redirects=2
+)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def servers() -> Iterator[list[FaultyServer]]:
+    """Three mirrors that have the part."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(FaultyServer({PATH: DATA})) for _ in range(3)]
+
+
+@asynccontextmanager
+async def fetching(options: FetchOptions = FAST) -> AsyncIterator[SchemeFetcher]:
+    http = HttpFetcher(options)
+    try:
+        with trio.fail_after(30):
+            yield SchemeFetcher(http, FileFetcher())
+    finally:
+        await http.close()
+
+
+def location(server: FaultyServer, path: str = PATH) -> Location:
+    return Location(server.url(path), server.url("/"))
+
+
+async def acquired(
+    fetcher: Fetcher,
+    mirrors: Mirrors,
+    locations: list[Location],
+    part: Part = PART,
+    options: FetchOptions = FAST,
+) -> bytes:
+    spool = Spool(part.length, (MemoryPlace(1 << 30),), part.checksum.algorithm.hasher)
+    try:
+        ticket = Ticket(Urgency.FOREGROUND)
+        file = await Acquirer(fetcher, mirrors, options).acquire(part, locations, spool, ticket)
+    finally:
+        spool.abandon()
+    try:
+        assert file.size == part.length
+        return os.pread(file.fd, file.size + 1, 0)
+    finally:
+        file.discard()
+
+
+async def acquired_from(servers: list[FaultyServer], mirrors: Mirrors | None = None) -> bytes:
+    async with fetching() as fetcher:
+        mirrors = mirrors or Mirrors(8, trio.current_time)
+        return await acquired(fetcher, mirrors, [location(server) for server in servers])
+
+
+async def test_first_mirror_serves(servers: list[FaultyServer]) -> None:
+    """The first location serves, the others are not asked."""
+    assert await acquired_from(servers) == DATA
+    assert [server.count(PATH) for server in servers] == [1, 0, 0]
+
+
+async def test_missing_here(servers: list[FaultyServer]) -> None:
+    """After a 404 the next mirror serves, and nobody thinks ill of the first."""
+    servers[0].files = {}
+    mirrors = Mirrors(8, trio.current_time)
+    assert await acquired_from(servers, mirrors) == DATA
+    assert [server.count(PATH) for server in servers] == [1, 1, 0]
+    assert not mirrors.avoided(servers[0].url("/"))
+    assert mirrors.health(servers[0].url("/")).failures == 0
+    assert mirrors.health(servers[1].url("/")).files == 1
+
+
+@pytest.mark.logs("wrong content from mirror")
+@pytest.mark.parametrize("fault", [WrongBytes(), Changed(), Html(), Empty(), TooLong(), Gzip()], ids=str)
+async def test_wrong_content(
+    servers: list[FaultyServer], fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After wrong content the next mirror serves, and the log names the culprit and nobody else."""
+    servers[0].always(PATH, fault)
+    assert await acquired_from(servers) == DATA
+    assert [server.count(PATH) for server in servers] == [1, 1, 0]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert servers[0].url("/") in warnings[0]
+    assert servers[1].url("/") not in warnings[0]
+
+
+@pytest.mark.parametrize("at", [1, BATCH_BYTES, 2 * BATCH_BYTES + 7], ids=str)
+async def test_resumed_elsewhere(servers: list[FaultyServer], at: int) -> None:
+    """A broken transfer goes on at the next mirror where it stopped."""
+    data = random.Random(at).randbytes(3 * BATCH_BYTES)
+    part = Part(Checksum.of(Algorithm.MD5, data), len(data))
+    for server in servers:
+        server.files = {PATH: data}
+    servers[0].script(PATH, Truncate(at))
+    async with fetching() as fetcher:
+        mirrors = Mirrors(8, trio.current_time)
+        assert await acquired(fetcher, mirrors, [location(server) for server in servers], part) == data
+    assert servers[1].requests[0].range == f"bytes={at}-"
+    assert servers[1].requests[0].body_bytes == len(data) - at
+    assert mirrors.avoided(servers[0].url("/"))
+
+
+async def test_resumed_at_the_same_mirror(servers: list[FaultyServer]) -> None:
+    """Where there is only one mirror, it is asked for the rest."""
+    servers[0].script(PATH, Truncate(70_000), Truncate(50_000))
+    assert await acquired_from(servers[:1]) == DATA
+    assert [request.range for request in servers[0].requests] == [None, "bytes=70000-", "bytes=120000-"]
+
+
+async def test_range_ignored(servers: list[FaultyServer]) -> None:
+    """A server that sends everything instead of the rest is taken at its word."""
+    servers[0].script(PATH, Truncate(70_000))
+    servers[1].always(PATH, IgnoreRange())
+    assert await acquired_from(servers) == DATA
+
+
+@pytest.mark.parametrize("both_avoided", [False, True])
+async def test_pieces_that_do_not_fit(servers: list[FaultyServer], both_avoided: bool) -> None:
+    """Wrong pieces of one mirror under good ones of another are refetched cleanly; nobody is blamed."""
+    servers[0].files = {PATH: OTHER}
+    servers[0].always(PATH, Truncate(70_000))
+    mirrors = Mirrors(8, trio.current_time)
+    if both_avoided:  # because of other parts, so that their order is as ever
+        for server in servers[:2]:
+            mirrors.failed(server.url("/"), None)
+    assert await acquired_from(servers[:2], mirrors) == DATA
+    assert mirrors.health(servers[1].url("/")).wrong == 0
+
+
+async def test_avoided_mirror_is_last(servers: list[FaultyServer]) -> None:
+    """A mirror with trouble is asked after the others, but it is asked."""
+    mirrors = Mirrors(8, trio.current_time)
+    mirrors.failed(servers[0].url("/"), None)
+    assert await acquired_from(servers[:2], mirrors) == DATA
+    assert [server.count(PATH) for server in servers] == [0, 1, 0]
+    servers[1].files = {}
+    assert await acquired_from(servers[:2], mirrors) == DATA
+    assert [server.count(PATH) for server in servers] == [1, 2, 0]
+    assert not mirrors.avoided(servers[0].url("/")), "it works again"
+
+
+async def test_all_avoided(servers: list[FaultyServer]) -> None:
+    """Mirrors that are all avoided are all asked."""
+    mirrors = Mirrors(8, trio.current_time)
+    for server in servers:
+        mirrors.failed(server.url("/"), 100)
+    for server in servers[:2]:
+        server.stop()
+    assert await acquired_from(servers, mirrors) == DATA
+
+
+@pytest.mark.logs("wrong content from mirror")
+async def test_all_fail(servers: list[FaultyServer]) -> None:
+    """When nobody has it the error lists what was tried, URL by URL."""
+    servers[0].files = {}
+    servers[1].always(PATH, WrongBytes())
+    servers[2].always(PATH, Status(500))
+    with pytest.raises(PartUnavailable) as caught:
+        await acquired_from(servers)
+    attempts = caught.value.attempts
+    assert Counter(type(attempt) for attempt in attempts) == {
+        NotThere: 1,
+        WrongContent: 2,  # it gets a second chance
+        MirrorTrouble: FAST.rounds,
+    }
+    for server in servers:
+        assert server.url(PATH) in str(caught.value)
+    assert [server.count(PATH) for server in servers] == [1, 2, FAST.rounds]
+
+
+async def test_nowhere() -> None:
+    """A part without any location is unavailable."""
+    with pytest.raises(PartUnavailable, match="no usable location"):
+        await acquired_from([])
+
+
+@pytest.mark.logs("wrong content from mirror")
+async def test_credentials_stay_out_of_messages(
+    servers: list[FaultyServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the log nor the error shows the password of a mirror."""
+    caplog.set_level("DEBUG", "jigdofs")
+    servers[0].always(PATH, WrongBytes())
+    servers[1].always(PATH, Status(503))
+    hidden = [
+        Location(*(url.replace("http://", "http://joe:secret@") for url in (there.url, there.mirror)))
+        for there in map(location, servers[:2])
+    ]
+    async with fetching() as fetcher:
+        with pytest.raises(PartUnavailable) as caught:
+            await acquired(fetcher, Mirrors(8, trio.current_time), hidden)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in "".join(r.getMessage() for r in caplog.records if r.name.startswith("jigdofs"))
+
+
+@pytest.mark.parametrize("content", [None, DATA[:-1], DATA], ids=["missing", "shorter", "right"])
+async def test_local_copy(
+    servers: list[FaultyServer], tmp_path: Path, content: bytes | None, expected_log: Callable[[str], None]
+) -> None:
+    """A local file is a location like any other: where it is missing or wrong, a mirror serves."""
+    if content is not None:
+        (tmp_path / "a").write_bytes(content)
+        if content != DATA:
+            expected_log("wrong content from mirror")
+    there = [Location(str(tmp_path / "a"), "/"), location(servers[0])]
+    async with fetching() as fetcher:
+        assert await acquired(fetcher, Mirrors(8, trio.current_time), there) == DATA
+    assert servers[0].count(PATH) == (content != DATA)
+
+
+async def test_empty_part() -> None:
+    """A part without a byte can be had too."""
+    part = Part(Checksum.of(Algorithm.MD5, b""), 0)
+    with FaultyServer({PATH: b""}) as server:
+        async with fetching() as fetcher:
+            assert await acquired(fetcher, Mirrors(8, trio.current_time), [location(server)], part) == b""
+
+
+# -- time, without a socket --------------------------------------------------------------------------
+
+
+class Scripted:
+    """A fetcher that does as told, URL by URL, and notes when it was asked; at last it serves well."""
+
+    def __init__(self, script: dict[str, list[FetchError]], data: bytes = DATA) -> None:
+        self.script = script
+        self.data = data
+        self.asked: list[tuple[float, str]] = []
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Do the next thing for this URL."""
+        self.asked.append((trio.current_time(), request.url))
+        if errors := self.script.get(request.url):
+            raise errors.pop(0)
+        await receiver.begin(Answer(length=len(self.data), url=request.url))
+        await receiver.receive(self.data)
+
+
+A, B = (Location(f"http://{host}/a", f"http://{host}/") for host in "ab")
+
+
+def busy(location: Location, retry_after_s: float | None = None) -> MirrorTrouble:
+    return MirrorTrouble(location.url, "503 Busy", retry_after_s=retry_after_s)
+
+
+async def test_retry_after_is_respected(autojump_clock: trio.testing.MockClock) -> None:
+    """A lone mirror that asked for three seconds is left alone for three seconds."""
+    fetcher = Scripted({A.url: [busy(A, 3.0)]})
+    mirrors = Mirrors(8, trio.current_time)
+    assert await acquired(fetcher, mirrors, [A]) == DATA
+    (first, _), (second, _) = fetcher.asked
+    assert 3.0 <= second - first < 4.0
+
+
+async def test_retry_after_with_another_mirror(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody waits for a busy mirror while another one can be asked."""
+    fetcher = Scripted({A.url: [busy(A, 60.0)]})
+    assert await acquired(fetcher, Mirrors(8, trio.current_time), [A, B]) == DATA
+    assert [url for _, url in fetcher.asked] == [A.url, B.url]
+    assert fetcher.asked[1][0] - fetcher.asked[0][0] < 0.1
+
+
+async def test_backoff_grows(autojump_clock: trio.testing.MockClock) -> None:
+    """The pauses between the rounds double."""
+    fetcher = Scripted({A.url: [busy(A)] * 3})
+    options = FetchOptions(rounds=4, backoff_s=1.0)
+    assert await acquired(fetcher, Mirrors(8, trio.current_time), [A], PART, options) == DATA
+    times = [time for time, _ in fetcher.asked]
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert pauses == [1, 2, 4]
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 3600.0])
+async def test_failure_in_bounded_time(
+    autojump_clock: trio.testing.MockClock, retry_after_s: float | None
+) -> None:
+    """However long servers ask to be left alone, the error comes within a minute."""
+    fetcher = Scripted({there.url: [busy(there, retry_after_s) for _ in range(99)] for there in (A, B)})
+    start = trio.current_time()
+    with pytest.raises(PartUnavailable) as caught:
+        await acquired(fetcher, Mirrors(8, trio.current_time), [A, B], PART, FetchOptions())
+    assert trio.current_time() - start < 60
+    assert len(caught.value.attempts) == len(fetcher.asked) == 2 * FetchOptions().rounds
+
+
+async def test_hopeless_mirror_is_asked_once(autojump_clock: trio.testing.MockClock) -> None:
+    """A mirror known to be down costs one try and no pause."""
+    fetcher = Scripted({A.url: [busy(A) for _ in range(99)]})
+    mirrors = Mirrors(8, trio.current_time)
+    mirrors.failed(A.mirror, None)
+    start = trio.current_time()
+    with pytest.raises(PartUnavailable):
+        await acquired(fetcher, mirrors, [A])
+    assert len(fetcher.asked) == 1
+    assert trio.current_time() - start < 0.1
+
+
+@pytest.mark.logs("wrong content from mirror")
+async def test_liar_is_avoided(autojump_clock: trio.testing.MockClock) -> None:
+    """A mirror that sends wrong content again and again is asked after the others."""
+    mirrors = Mirrors(8, trio.current_time)
+    for _ in range(WRONG_BEFORE_AVOIDED):
+        fetcher = Scripted({A.url: [WrongContent(A.url, "is a web page")]})
+        assert await acquired(fetcher, mirrors, [A, B]) == DATA
+        assert [url for _, url in fetcher.asked] == [A.url, B.url]
+    fetcher = Scripted({})
+    assert await acquired(fetcher, mirrors, [A, B]) == DATA
+    assert [url for _, url in fetcher.asked] == [B.url]
+
+
+async def test_long_outage(autojump_clock: trio.testing.MockClock) -> None:
+    """However often a mirror has failed, the error stays the same and it is used when it is back."""
+    mirrors = Mirrors(8, trio.current_time)
+    options = FetchOptions(rounds=1)
+    fetcher = Scripted({A.url: [busy(A) for _ in range(1100)]})
+    for _ in range(1100):
+        with pytest.raises(PartUnavailable):
+            await acquired(fetcher, mirrors, [A], PART, options)
+    assert await acquired(fetcher, mirrors, [A], PART, options) == DATA
+
+
+async def test_cancelled_while_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    """A cancelled acquisition gives its slot back."""
+    mirrors = Mirrors(1, trio.current_time)
+
+    class Hanging:
+        async def fetch(self, request: Request, receiver: Receiver) -> None:
+            await trio.sleep_forever()
+
+    with trio.move_on_after(5) as scope:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(acquired, Hanging(), mirrors, [A])
+    assert scope.cancelled_caught
+    with trio.fail_after(1):
+        assert await acquired(Scripted({}), mirrors, [A]) == DATA
+
+
+# -- campaign ----------------------------------------------------------------------------------------
+
+_QUICK_FAULTS: tuple[Callable[[random.Random], Fault], ...] = (
+    lambda _dice: WELL,
+    lambda dice: Status(dice.choice([403, 404, 410, 429, 500, 503])),
+    lambda _dice: Close(),
+    lambda dice: Reset(dice.choice([None, 0, 1, 999, 5000])),
+    lambda dice: Truncate(dice.randrange(9000)),
+    lambda _dice: Html(),
+    lambda _dice: WrongBytes(),
+    lambda _dice: Empty(),
+    lambda dice: TooLong(dice.choice([1, 5000])),
+    lambda _dice: IgnoreRange(),
+    lambda dice: WrongContentRange(dice.choice([-1, 1, 512])),
+    lambda _dice: Gzip(),
+    lambda _dice: Chunked(),
+    lambda dice: Redirect(dice.choice(["/none", "/loop", "file:///etc/passwd"])),
+    lambda _dice: Changed(),
+)
+
+
+def bend(server: FaultyServer, path: str, data: bytes, dice: random.Random, *, healthy: bool) -> None:
+    """Put a part on a mirror that may do to it what it likes, or that serves it well."""
+    assert isinstance(server.files, dict)
+    server.files[path] = data
+    if healthy:
+        return
+    if dice.random() < 0.3 and data:
+        server.files[path] = bytes([data[0] ^ 1]) + data[1:]
+    server.script(path, *(dice.choice(_QUICK_FAULTS)(dice) for _ in range(dice.randrange(3))))
+    server.always(path, dice.choice(_QUICK_FAULTS)(dice))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_campaign(servers: list[FaultyServer], seed: int, expected_log: Callable[[str], None]) -> None:
+    """Hundreds of parts over random faults: the exact bytes or an error; no error with a healthy mirror."""
+    expected_log("wrong content from mirror")
+    dice = random.Random(seed)
+    for server in servers:
+        server.files = {}
+        server.always("/loop", Redirect("/loop"))
+    mirrors = Mirrors(8, trio.current_time)  # what went before has its effects on what follows
+    options = FetchOptions(stall_timeout_s=2, rounds=2, backoff_s=0.001, max_redirects=2)
+    outcomes = {"right": 0, "refused": 0}
+    async with fetching(options) as fetcher:
+        for number in range(60):
+            data = dice.randbytes(dice.choice([0, 1, 1000, 8000, 9000]))
+            part = Part(Checksum.of(dice.choice(list(Algorithm)), data), len(data))
+            path = f"/{number}"
+            chosen = dice.sample(servers, dice.choice([2, 3]))
+            well = dice.choice([*chosen, None])
+            for server in chosen:
+                bend(server, path, data, dice, healthy=server is well)
+            locations = [location(server, path) for server in chosen]
+            got: bytes | None = None
+            if well is None:
+                with suppress(PartUnavailable):
+                    got = await acquired(fetcher, mirrors, locations, part, options)
+            else:
+                got = await acquired(fetcher, mirrors, locations, part, options)
+            assert got in (None, data), f"seed {seed}, part {number}"
+            outcomes["refused" if got is None else "right"] += 1
+    assert all(outcomes.values()), "the campaign went both ways"
+
+
+async def test_slow_mirrors(servers: list[FaultyServer]) -> None:
+    """Mirrors that stall or crawl cost some stall timeouts, and their bytes are used."""
+    servers[0].always(PATH, Stall(50_000))
+    servers[1].always(PATH, Drip(200))
+    assert await acquired_from(servers) == DATA
+    assert servers[1].requests[0].range == "bytes=50000-"
+    assert servers[2].requests[0].range is not None
+
+
+def test_every_fault_has_its_turn() -> None:
+    """The campaign and the tests beside it use all faults that the kit knows."""
+    dice = random.Random(0)
+    used = {type(make(dice)).__name__ for make in _QUICK_FAULTS} | {"Stall", "Drip"}
+    kinds: list[type[Fault]] = [Fault, *Fault.__subclasses__()]
+    assert used == {kind.__name__ for kind in kinds}

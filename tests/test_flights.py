@@ -1,0 +1,243 @@
+"""Flights: one per key however many wait; no waiter ends it, and no descriptor is lost."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jigdofs.errors import JigdofsError, NoRoom
+from jigdofs.parts.flights import Flights
+from jigdofs.parts.open_file import Fingerprint, OpenFile
+from jigdofs.parts.slots import Ticket, Urgency
+
+FOREGROUND, READAHEAD, BACKGROUND = Urgency
+
+
+def new_file() -> OpenFile:
+    fd = os.memfd_create("flight")
+    os.write(fd, b"content")
+    return OpenFile(fd, Fingerprint.of(fd))
+
+
+def is_open(file: OpenFile) -> bool:
+    return os.path.exists(f"/proc/self/fd/{file.fd}") and os.readlink(f"/proc/self/fd/{file.fd}").startswith(
+        "/memfd:flight"
+    )
+
+
+class Source:
+    """Obtain a file when told that it may; count how often it was asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls = 0
+        self.tickets: list[Ticket] = []
+        self.go = trio.Event()
+        self.error = error
+        self.files: list[OpenFile] = []
+
+    async def obtain(self, ticket: Ticket) -> OpenFile:
+        self.calls += 1
+        self.tickets.append(ticket)
+        await self.go.wait()
+        if self.error:
+            raise self.error
+        self.files.append(new_file())
+        return self.files[-1]
+
+
+@asynccontextmanager
+async def flying() -> AsyncIterator[Flights]:
+    async with trio.open_nursery() as nursery:
+        yield Flights(nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_waiters_one_flight() -> None:
+    """All who wait get the same file, pinned for each: the last one who lets go closes it."""
+    source = Source()
+    got: list[OpenFile] = []
+
+    async def wait(flights: Flights) -> None:
+        got.append(await flights.join("key", FOREGROUND, source.obtain).wait())
+
+    async with flying() as flights:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(wait, flights)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(flights) == 1
+            source.go.set()
+        assert source.calls == 1
+        assert got == source.files * 10
+        assert len(flights) == 0
+        file = got[0]
+        file.discard()  # what the LRU of open files does at its end
+        for _ in range(9):
+            file.unpin()
+            assert is_open(file)
+        file.unpin()
+        assert not is_open(file)
+
+
+async def test_another_key_is_another_flight() -> None:
+    """Different keys fly at the same time, and the same key again after landing."""
+    source = Source()
+    source.go.set()
+    async with flying() as flights:
+        for key in ("a", "b", "a"):
+            file = await flights.join(key, FOREGROUND, source.obtain).wait()
+            file.unpin()
+        assert source.calls == 3
+    for file in source.files:
+        file.discard()
+
+
+async def test_cancelled_waiter_ends_nothing() -> None:
+    """A waiter that gives up leaves the flight to the others, even if it was the only one."""
+    source = Source()
+    async with flying() as flights:
+        with trio.move_on_after(0.01) as scope:
+            await flights.join("key", FOREGROUND, source.obtain).wait()
+        assert scope.cancelled_caught
+        assert len(flights) == 1
+        async with trio.open_nursery() as nursery:
+            flight = flights.join("key", FOREGROUND, source.obtain)
+            nursery.start_soon(flight.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            source.go.set()
+        assert source.calls == 1
+        file = source.files[0]
+        file.discard()
+        assert is_open(file), "the second waiter has it pinned"
+        file.unpin()
+        assert not is_open(file)
+
+
+async def test_error_reaches_all() -> None:
+    """All who wait get the error, and who asks later begins anew."""
+    source = Source(NoRoom("full"))
+    errors: list[JigdofsError] = []
+
+    async def wait(flights: Flights) -> None:
+        try:
+            await flights.join("key", FOREGROUND, source.obtain).wait()
+        except NoRoom as error:
+            errors.append(error)
+
+    async with flying() as flights:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait, flights)
+            await trio.testing.wait_all_tasks_blocked()
+            source.go.set()
+        assert len(errors) == 3
+        assert len(flights) == 0
+        source.error = None
+        file = await flights.join("key", FOREGROUND, source.obtain).wait()
+        file.discard()
+        file.unpin()
+
+
+@pytest.mark.logs("internal error while obtaining key")
+async def test_bug_fails_only_its_readers() -> None:
+    """An exception that nobody foresaw is logged and reaches the readers as one of ours."""
+    source = Source(ZeroDivisionError("bug"))
+    source.go.set()
+    async with flying() as flights:
+        with pytest.raises(JigdofsError, match="internal error"):
+            await flights.join("key", FOREGROUND, source.obtain).wait()
+        source.error = None
+        file = await flights.join("other", FOREGROUND, source.obtain).wait()
+        file.discard()
+        file.unpin()
+
+
+async def test_stop() -> None:
+    """At the end all who wait fail at once, and so do those who come later; nothing new begins."""
+    source = Source()
+    failed: list[str] = []
+
+    async def wait(flights: Flights, key: str) -> None:
+        with pytest.raises(JigdofsError, match="stopped"):
+            await flights.join(key, FOREGROUND, source.obtain).wait()
+        failed.append(key)
+
+    async with flying() as flights:
+        async with trio.open_nursery() as nursery:
+            for key in ("a", "a", "b"):
+                nursery.start_soon(wait, flights, key)
+            await trio.testing.wait_all_tasks_blocked()
+            flights.stop()
+        await wait(flights, "a")
+        await wait(flights, "c")
+        assert len(failed) == 5
+        assert source.calls == 2
+        source.go.set()  # what lands now lands in nobody's hands
+        await trio.testing.wait_all_tasks_blocked()
+        for file in source.files:
+            file.discard()
+            assert not is_open(file)
+
+
+async def test_hurry() -> None:
+    """A flight that a reader joins becomes as urgent as he is, and never less."""
+    source = Source()
+    async with flying() as flights:
+        flights.join("key", BACKGROUND, source.obtain)
+        await trio.testing.wait_all_tasks_blocked()
+        ticket = source.tickets[0]
+        assert ticket.urgency is BACKGROUND
+        flights.join("key", FOREGROUND, source.obtain)
+        flights.join("key", READAHEAD, source.obtain)
+        assert ticket.urgency is FOREGROUND
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    waiters=st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(0, 6)), max_size=12),
+    landing=st.integers(0, 6),
+    fails=st.booleans(),
+    stop=st.none() | st.integers(0, 6),
+)
+def test_pins_are_balanced(
+    waiters: list[tuple[int, int | None]], landing: int, fails: bool, stop: int | None
+) -> None:
+    """Whoever joins and is cancelled when, even in the moment of landing: no descriptor stays open."""
+    files: list[OpenFile] = []
+
+    async def obtain(_ticket: Ticket) -> OpenFile:
+        await trio.sleep(landing)
+        if fails:
+            raise JigdofsError("no")
+        files.append(new_file())
+        return files[-1]
+
+    async def wait(flights: Flights, start: int, cancel: int | None) -> None:
+        await trio.sleep(start)
+        scope = trio.CancelScope(deadline=trio.current_time() + cancel if cancel is not None else 1e9)
+        with scope:
+            try:
+                file = await flights.join("key", FOREGROUND, obtain).wait()
+            except JigdofsError:
+                return
+            await trio.testing.wait_all_tasks_blocked()
+            assert is_open(file)
+            file.unpin()
+
+    async def main() -> None:
+        async with flying() as flights, trio.open_nursery() as nursery:
+            for start, cancel in waiters:
+                nursery.start_soon(wait, flights, start, cancel)
+            if stop is not None:
+                await trio.sleep(stop)
+                flights.stop()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    for file in files:
+        file.discard()
+    assert [file for file in files if is_open(file)] == []

@@ -1,0 +1,132 @@
+"""Mirrors: who is avoided, for how long, and who is asked first."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jigdofs.parts.locations import Location
+from jigdofs.parts.mirrors import AVOID_FIRST_S, AVOID_MAX_S, WRONG_BEFORE_AVOIDED, Mirrors
+
+A, B, C = (f"http://{host}/" for host in "abc")
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mirrors(clock: Clock) -> Mirrors:
+    return Mirrors(8, clock)
+
+
+def at(*names: str) -> list[Location]:
+    return [Location(f"{name}x", name) for name in names]
+
+
+def test_unknown_mirror_is_fine(mirrors: Mirrors) -> None:
+    """Nobody is avoided before he failed."""
+    assert not mirrors.avoided(A)
+    assert mirrors.order(at(B, A, C)) == at(B, A, C)
+    assert mirrors.asked_to_wait_s(at(A)) == mirrors.asked_to_wait_s([]) == 0
+
+
+def test_failure_puts_last_for_a_while(mirrors: Mirrors, clock: Clock) -> None:
+    """A mirror that failed comes last, in the same order among its like, until its time is over."""
+    mirrors.failed(A, None)
+    mirrors.failed(B, None)
+    assert mirrors.order(at(A, B, C)) == at(C, A, B)
+    clock.now += AVOID_FIRST_S
+    assert mirrors.order(at(A, B, C)) == at(A, B, C)
+
+
+def test_pauses_double_up_to_a_limit(mirrors: Mirrors, clock: Clock) -> None:
+    """Each failure in a row doubles the time, up to the maximum; thousands of them do no harm."""
+    expected = AVOID_FIRST_S
+    for _ in range(3000):
+        mirrors.failed(A, None)
+        clock.now += expected * 0.999
+        assert mirrors.avoided(A)
+        clock.now += expected * 0.002
+        assert not mirrors.avoided(A)
+        expected = min(expected * 2, AVOID_MAX_S)
+
+
+def test_success_forgives(mirrors: Mirrors) -> None:
+    """One good file ends the avoidance and begins the count anew."""
+    for _ in range(5):
+        mirrors.failed(A, None)
+    mirrors.succeeded(A, 10)
+    mirrors.succeeded(A, 20)
+    health = mirrors.health(A)
+    assert (health.files, health.bytes, health.failures, health.wrong) == (2, 30, 0, 0)
+    assert not mirrors.avoided(A)
+
+
+def test_retry_after(mirrors: Mirrors, clock: Clock) -> None:
+    """A server's own wish counts instead of our guess, but not beyond the maximum."""
+    mirrors.failed(A, 60.0)
+    mirrors.failed(B, 7.0)
+    assert mirrors.asked_to_wait_s(at(A)) == 60
+    assert mirrors.asked_to_wait_s(at(A, B)) == 7
+    assert mirrors.asked_to_wait_s(at(A, B, C)) == 0, "C asked for nothing"
+    clock.now += 59
+    assert mirrors.avoided(A)
+    assert not mirrors.avoided(B)
+    mirrors.failed(C, 1e9)
+    assert mirrors.asked_to_wait_s(at(C)) == AVOID_MAX_S
+
+
+def test_short_wish_does_not_shorten(mirrors: Mirrors, clock: Clock) -> None:
+    """A later, shorter wish does not end an avoidance that runs."""
+    mirrors.failed(A, 60.0)
+    mirrors.failed(A, 0.0)
+    clock.now += 59
+    assert mirrors.avoided(A)
+
+
+def test_wrong_content(mirrors: Mirrors) -> None:
+    """Wrong content is forgiven a few times."""
+    for _ in range(WRONG_BEFORE_AVOIDED - 1):
+        mirrors.blame(A)
+    assert not mirrors.avoided(A)
+    mirrors.blame(A)
+    assert mirrors.avoided(A)
+    assert mirrors.order(at(A, B)) == at(B, A)
+
+
+def test_slots_are_per_host(mirrors: Mirrors) -> None:
+    """A host has one set of slots for ever, another host another one."""
+    assert mirrors.slots("http://a") is mirrors.slots("http://a")
+    assert mirrors.slots("http://a") is not mirrors.slots("http://b")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["failed", "ok", "blame", "wait"]))))
+def test_order_is_a_permutation(events: list[tuple[str, str]]) -> None:
+    """Whatever happened, every location is tried, the avoided ones last, and equals keep their order."""
+    clock = Clock()
+    mirrors = Mirrors(8, clock)
+    for name, event in events:
+        match event:
+            case "failed":
+                mirrors.failed(name, None)
+            case "ok":
+                mirrors.succeeded(name, 1)
+            case "blame":
+                mirrors.blame(name)
+            case _:
+                clock.now += 10
+    locations = at("a", "b", "c", "b")
+    good = [place for place in locations if not mirrors.avoided(place.mirror)]
+    bad = [place for place in locations if mirrors.avoided(place.mirror)]
+    assert mirrors.order(locations) == good + bad

@@ -1,0 +1,101 @@
+"""Names of images: whatever a .jigdo says, a name that may stand in a directory."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jigdofs.format.jigdo import JigdoFile, parse
+from jigdofs.image.layout import Layout
+from jigdofs.image.raw_data import TemplateFile
+from jigdofs.load import LoadedImage, leaf_name, unique_names
+
+ANY = st.binary(max_size=400) | st.text("./ \x00\r~ab\u00e9\ufeff\u202e", max_size=300).map(str.encode)
+
+
+def _is_fit(name: str) -> bool:
+    shown = all(char.isprintable() or 0xDC80 <= ord(char) <= 0xDCFF for char in name)
+    return shown and "/" not in name and name not in (".", "..") and len(os.fsencode(name)) <= 255
+
+
+@pytest.mark.parametrize(
+    ("name", "leaf"),
+    [
+        ("x.iso", "x.iso"),
+        ("OS X 10.5 - Leopard (Server).iso", "OS X 10.5 - Leopard (Server).iso"),
+        ("/etc/passwd", "passwd"),
+        ("../../x", "x"),
+        ("a/", ""),
+        ("..", ""),
+        (".", ""),
+        ("a/..", ""),
+        (" . ", ""),
+        ("..\x00", ""),
+        ("", ""),
+        ("...", "..."),
+        (".hidden", ".hidden"),
+        ("a\\b", "a\\b"),
+        ("a\nb\x1b[1m\x7f\x00c", "ab[1mc"),
+        ("evil\u202eosi.exe", "evilosi.exe"),
+        ("bom\ufeff\ue000", "bom"),
+        ("caf\u00e9-\u96ea-\U0001f4bf.iso", "caf\u00e9-\u96ea-\U0001f4bf.iso"),
+        ("latin-\udcfc.iso", "latin-\udcfc.iso"),
+        ("x" * 300 + ".iso", "x" * 251 + ".iso"),
+        ("x" * 300, "x" * 255),
+        ("." + "x" * 300, None),
+        ("x." + "y" * 300, "x." + "y" * 31),
+        ("\u00e9" * 200 + ".iso", None),
+        ("x" * 250 + "." + "\u96ea" * 90, None),
+    ],
+)
+def test_leaf_names(name: str, leaf: str | None) -> None:
+    """Only the last component remains, without controls, shortened so that the extension stays."""
+    found = leaf_name(name)
+    assert _is_fit(found)
+    assert (found == leaf) if leaf is not None else (250 <= len(os.fsencode(found)) <= 255)
+
+
+@given(ANY)
+def test_any_name(raw: bytes) -> None:
+    """Any bytes give a fit name or none, and a leaf name is its own leaf name."""
+    name = leaf_name(raw.decode("utf-8", "surrogateescape"))
+    assert _is_fit(name)
+    assert leaf_name(name) == name
+
+
+def _image(name: str) -> LoadedImage:
+    (piece,) = parse(b"[Image]\n", "x")
+    assert isinstance(piece, JigdoFile)
+    template = TemplateFile(-1, "t", "", (0, 0))
+    return LoadedImage(name, "x", piece, piece.images[0], template, "1.2", (), Layout([]), (), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "unique"),
+    [
+        (["a.iso", "b.iso"], ["a.iso", "b.iso"]),
+        (["a.iso", "a.iso", "a.iso"], ["a.iso", "a~2.iso", "a~3.iso"]),
+        (["a", "a"], ["a", "a~2"]),
+        (["a.iso", "a.iso", "a~2.iso", "a.iso"], ["a.iso", "a~2.iso", "a~2~2.iso", "a~3.iso"]),
+        (["a.b.c", "a.b.c"], ["a.b.c", "a.b~2.c"]),
+    ],
+)
+def test_unique_names(names: list[str], unique: list[str]) -> None:
+    """Later images of the same name get a number before the extension."""
+    images = [_image(name) for name in names]
+    assert list(unique_names(images).items()) == list(zip(unique, images, strict=True))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "a~2", "a.iso", "a~2.iso", "." + "x" * 254, "y" * 251 + ".iso", "z" * 255]),
+        max_size=8,
+    )
+)
+def test_unique_names_are_fit(names: list[str]) -> None:
+    """Every image keeps a place, under a fit name of its own."""
+    images = [_image(name) for name in names]
+    named = unique_names(images)
+    assert list(named.values()) == images
+    assert all(map(_is_fit, named))
