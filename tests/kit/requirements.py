@@ -1,10 +1,16 @@
 """Skip a test that lacks a program or a right; with `JIGDOFS_REQUIRE_ALL=1` fail it instead."""
 
+import atexit
+import contextlib
+import functools
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +19,7 @@ import pytest
 # An ordinary user's PATH may lack the directories where nginx and mke2fs are.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _CAP_SYS_ADMIN = 21
+_REPOSITORY = Path(__file__).parents[2]
 
 
 def lack(reason: str) -> NoReturn:
@@ -65,9 +72,48 @@ def require_fuse(user: str | None = None) -> None:
 
 
 def as_user(user: str, command: list[str]) -> list[str]:
-    """Return the command line that runs `command` as an ordinary user without further groups."""
+    """Return the command line that runs `command` as an ordinary user without further groups.
+
+    Our own interpreter in it becomes the one behind the virtual environment, with a copy of the
+    product and what it needs: the checkout may lie where that user may not look, such as /root.
+    """
     import pwd
 
     entry = pwd.getpwnam(user)
     ids = ["--reuid", str(entry.pw_uid), "--regid", str(entry.pw_gid)]
-    return [tool("setpriv"), *ids, "--clear-groups", "--", *command]
+    interpreter = os.path.realpath(sys.executable)
+    words = [interpreter if word == sys.executable else word for word in command]
+    packages = f"PYTHONPATH={_public_packages()}"
+    return [tool("setpriv"), *ids, "--clear-groups", "--", tool("env"), packages, *words]
+
+
+@functools.cache
+def _public_packages() -> str:
+    """Copy the product and the packages it needs to where everybody can read them, once a run."""
+    directory = Path(tempfile.mkdtemp(prefix="kit-packages-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    directory.chmod(0o755)
+    shutil.copytree(_REPOSITORY / "jigdofs", directory / "jigdofs")
+    for name in _needed("jigdofs", set()) - {"jigdofs"}:
+        distribution = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
+            source = Path(str(distribution.locate_file(top)))
+            if source.is_dir():
+                shutil.copytree(source, directory / top, dirs_exist_ok=True)
+            elif source.exists():
+                shutil.copy(source, directory / top)
+    subprocess.run(["chmod", "-R", "a+rX", str(directory)], check=True)
+    return str(directory)
+
+
+def _needed(name: str, seen: set[str]) -> set[str]:
+    """Return the names of a distribution and of all that are installed because of it."""
+    if name not in seen:
+        seen.add(name)
+        for requirement in importlib.metadata.requires(name) or ():
+            found = re.match(r"[A-Za-z0-9._-]+", requirement)
+            if found and "extra ==" not in requirement:
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    importlib.metadata.distribution(found[0])
+                    _needed(found[0], seen)
+    return seen
