@@ -15,6 +15,7 @@ class FetchOptions:
         connect_timeout_s: to get a connection.
         stall_timeout_s: without a byte, a transfer is given up.
         min_speed_bytes_per_s: below it over a stall timeout, a transfer is given up; 0 for no limit.
+        patience_s: a transfer that would take longer is given up while other locations are left.
         rounds: how often every location of a part is tried.
         backoff_s: pause after the first round; doubles after each further one.
         max_redirects: followed for one request.
@@ -25,6 +26,7 @@ class FetchOptions:
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 15.0
     min_speed_bytes_per_s: int = 1024
+    patience_s: float = 60.0
     rounds: int = 3
     backoff_s: float = 0.5
     max_redirects: int = 8

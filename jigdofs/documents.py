@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import trio
 
 from jigdofs.config import FetchOptions
-from jigdofs.errors import CacheError, FetchError, InputError, MirrorTrouble
+from jigdofs.errors import CacheError, FetchError, InputError, MirrorTrouble, Unreachable
 from jigdofs.fetch import url as urls
 from jigdofs.fetch.fetcher import Answer, Fetcher, MemoryReceiver, Request
 from jigdofs.fetch.retry import retrying
@@ -51,7 +51,7 @@ class Documents:
         self._options = options
 
     async def read(self, source: str, max_bytes: int) -> Document:
-        """Return a whole file from a path or URL; raise `InputError`."""
+        """Return a whole file from a path or URL; raise `InputError` or `Unreachable`."""
         if not urls.is_http(source):
             return await trio.to_thread.run_sync(_read_local, source, max_bytes)
         url = urls.escape(source)[0]
@@ -66,11 +66,11 @@ class Documents:
             await retrying(lambda: self._fetcher.fetch(request, receiver), self._options)
         except MirrorTrouble as error:
             if copy is None:
-                raise InputError(str(error)) from error
+                raise Unreachable(str(error)) from error
             _log.warning("%s; using the copy of an earlier time", error)
             return Document(copy.data, _date(copy.last_modified))
         except FetchError as error:
-            raise InputError(str(error)) from error
+            raise Unreachable(str(error)) from error
         answer = receiver.answer
         if answer.not_modified and copy is not None:
             return Document(copy.data, _date(copy.last_modified))

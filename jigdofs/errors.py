@@ -5,7 +5,9 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     JigdofsError              exit  errno   who can mend it
     ├── UsageError             3    EINVAL  the user: options or arguments
     ├── FormatError            3    EIO     whoever made the .jigdo or .template
-    ├── InputError             3    EIO     the user: a named file or URL cannot be had
+    ├── InputError             3    EIO     the user: a named file cannot be read
+    │   ├── Unreachable        1    EIO     … or cannot be fetched, perhaps only now
+    │   └── WrongTemplate      2    EIO     … or a template belongs to another .jigdo
     ├── FetchError             1    EIO     one location failed; the next one is tried
     │   ├── NotThere           1    EIO     … for this file only (404, 410, ENOENT)
     │   ├── MirrorTrouble      1    EIO     … perhaps for all files (refused, 5xx, stalled)
@@ -98,6 +100,18 @@ class InputError(JigdofsError):
     """Say that a file or URL that the user named, or that a .jigdo needs, cannot be had."""
 
     exit_code = EXIT_INPUT
+
+
+class Unreachable(InputError):  # noqa: N818  a state of the net
+    """Say that a .jigdo or a template cannot be fetched."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class WrongTemplate(InputError):  # noqa: N818  a verdict on a file
+    """Say that the only templates to be had have another checksum than the .jigdo says."""
+
+    exit_code = EXIT_MISMATCH
 
 
 class FetchError(JigdofsError):

@@ -73,7 +73,7 @@ class _Seen:
     """Count what includes add up to."""
 
     includes: int = 0
-    parts: int = 0
+    budget: jigdo.Budget = dataclasses.field(default_factory=jigdo.Budget)
 
 
 class Loader:
@@ -99,6 +99,8 @@ class Loader:
         source = normalise(source)
         pieces, mtime_s = await self._pieces(source, (), _Seen())
         description = jigdo.merge(pieces)
+        if len(description.images) > jigdo.MAX_IMAGES:
+            raise FormatError(f"more than {jigdo.MAX_IMAGES} images", source=source)
         if not description.images:
             raise InputError(f"{source}: has no [Image] section, so it says nothing about an image")
         loaded: list[LoadedImage] = []
@@ -117,12 +119,9 @@ class Loader:
         """Return the pieces of a .jigdo, includes in their places, and its date."""
         document = await self._documents.read(source, jigdo.MAX_BYTES)
         pieces: list[jigdo.JigdoFile] = []
-        for piece in await trio.to_thread.run_sync(jigdo.parse, document.data, source):
+        for piece in await trio.to_thread.run_sync(jigdo.parse, document.data, source, seen.budget):
             if isinstance(piece, jigdo.JigdoFile):
                 pieces.append(piece)
-                seen.parts += sum(lines.lines for lines in piece.parts)
-                if seen.parts > jigdo.MAX_PART_LINES:
-                    raise FormatError("too many parts, with all its includes", source=source)
                 continue
             target = _include_target(source, piece)
             seen.includes += 1
@@ -165,8 +164,11 @@ class Loader:
 
 def _read_layout(template_file: TemplateFile) -> tuple[Template, Layout]:
     """Read the template once; its packed entries are dropped, as the layout holds the same."""
-    with open(os.dup(template_file.fd), "rb") as file:
-        template = read_template(file, template_file.name)
+    try:
+        with open(os.dup(template_file.fd), "rb") as file:
+            template = read_template(file, template_file.name)
+    except OSError as error:
+        raise InputError(f"{template_file.name}: {error.strerror}") from error
     layout = Layout(template.entries())
     return dataclasses.replace(template, desc=b""), layout
 

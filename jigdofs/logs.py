@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import sys
 from pathlib import Path
 
 _ROOT = logging.getLogger("jigdofs")
 SYSLOG = "syslog"
+_SYSLOG_SOCKET = "/dev/log"
 
 
 class _OneLine(logging.Formatter):
@@ -30,7 +32,8 @@ def to_background(target: str, level: int) -> None:
     """Log to a file, or to syslog for the word `syslog`; raise `OSError`."""
     handler: logging.Handler
     if target == SYSLOG:
-        handler = logging.handlers.SysLogHandler("/dev/log")
+        os.stat(_SYSLOG_SOCKET)  # the handler would be silent about its absence
+        handler = logging.handlers.SysLogHandler(_SYSLOG_SOCKET)
         handler.setFormatter(_OneLine("jigdofs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
     else:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +43,14 @@ def to_background(target: str, level: int) -> None:
     _set(handler, level)
 
 
+def to_nowhere() -> None:
+    """Log nothing."""
+    _set(logging.NullHandler(), logging.CRITICAL)
+
+
 def default_target() -> str:
     """Return syslog where there is one, else a file in the user's log directory."""
-    if Path("/dev/log").exists():
+    if Path(_SYSLOG_SOCKET).exists():
         return SYSLOG
     import platformdirs
 

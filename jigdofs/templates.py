@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import trio
 
 from jigdofs.config import FetchOptions
-from jigdofs.errors import FetchError, InputError, MirrorTrouble, NotThere, WrongContent
+from jigdofs.errors import (
+    FetchError,
+    InputError,
+    MirrorTrouble,
+    NotThere,
+    Unreachable,
+    WrongContent,
+    WrongTemplate,
+)
 from jigdofs.fetch import url as urls
 from jigdofs.fetch.fetcher import Answer, Fetcher, Request
 from jigdofs.fetch.retry import retrying
@@ -86,7 +94,12 @@ class Templates:
         # of many candidates a wrong one says more than those that do not exist
         telling = [error for error in problems if not isinstance(error, NotThere)] or problems
         reasons = "; ".join(map(str, telling)) or "the .jigdo names none"
-        raise InputError(f"{source.wanted_by}: its template cannot be had: {reasons}")
+        kind = InputError
+        if any(isinstance(error, WrongContent) for error in problems):
+            kind = WrongTemplate
+        elif any(isinstance(error, MirrorTrouble) or urls.is_http(error.url) for error in problems):
+            kind = Unreachable
+        raise kind(f"{source.wanted_by}: its template cannot be had: {reasons}")
 
     async def _cached(self, checksums: tuple[Checksum, ...]) -> OpenFile | None:
         if self._cache is None or not checksums:
@@ -124,13 +137,22 @@ def _open_cached(cache: Cache, checksums: tuple[Checksum, ...]) -> OpenFile | No
 
 
 def _verify(fd: int, name: str, checksums: tuple[Checksum, ...]) -> Checksum:
-    """Hold an open file against all checksums; return the one that names it, raise `WrongContent`."""
+    """Hold an open file against all checksums; return the one that names it.
+
+    Raises:
+        WrongContent: a checksum differs.
+        MirrorTrouble: the file was written to meanwhile, so what was hashed may be gone.
+    """
+    before = Fingerprint.of(fd)
     hashers = _Hashers(checksums)
     offset = 0
     while data := os.pread(fd, _READ_BYTES, offset):
         hashers.update(data)
         offset += len(data)
-    return hashers.verdict(name)
+    checksum = hashers.verdict(name)
+    if Fingerprint.of(fd) != before:
+        raise MirrorTrouble(name, "is being written to just now")
+    return checksum
 
 
 def _key(checksum: Checksum) -> str:
@@ -138,6 +160,7 @@ def _key(checksum: Checksum) -> str:
 
 
 def _template_file(fd: int, name: str, checksum: Checksum) -> TemplateFile:
+    """Describe a file that was just verified: a write after that shows in its fingerprint."""
     fingerprint = Fingerprint.of(fd)
     return TemplateFile(fd, name, checksum.hex, (fingerprint.size, fingerprint.mtime_ns))
 
@@ -153,7 +176,9 @@ def _open_local(path: str, checksums: tuple[Checksum, ...]) -> TemplateFile:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NotThere(path, "is no regular file")
-        return _template_file(fd, path, _verify(fd, path, checksums))
+        before = Fingerprint.of(fd)
+        checksum = _verify(fd, path, checksums)
+        return TemplateFile(fd, path, checksum.hex, (before.size, before.mtime_ns))
     except BaseException:
         os.close(fd)
         raise

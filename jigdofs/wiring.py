@@ -17,6 +17,7 @@ from jigdofs.documents import Documents
 from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.fetch.fetcher import Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
+from jigdofs.format.checksum import Algorithm
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
 from jigdofs.load import LoadedImage, Loader, unique_names
@@ -42,6 +43,7 @@ MAX_OPEN_BYTES = 4 << 30
 MEMORY_BYTES = 64 << 20
 _FLUSH_INTERVAL_S = 5.0
 _DEFAULT_FREE_BYTES = 1 << 30
+_PSEUDO_LABELS = frozenset(algorithm.value for algorithm in Algorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def open_cache(options: CacheOptions | None) -> Cache | None:
     except UnsafeCache:
         raise
     except (CacheError, OSError) as error:
-        _log.warning("going on without a cache: %s", error)
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        _log.warning("going on without a cache: %s", reason)
         return None
 
 
@@ -142,7 +145,7 @@ async def _foundation(
     http = LazyHttp(fetch_options)
     stack.push_async_callback(http.close)
     fallbacks = (TemporaryPlace(), MemoryPlace(MEMORY_BYTES))
-    return _Foundation(cache, SchemeFetcher(http, FileFetcher()), fallbacks)
+    return _Foundation(cache, SchemeFetcher(http, FileFetcher(fetch_options.stall_timeout_s)), fallbacks)
 
 
 async def _load(
@@ -162,7 +165,17 @@ async def _load(
         for image in await loader.load(source, inputs.image):
             stack.callback(os.close, image.template_file.fd)
             loaded.append(image)
+    _check_labels(inputs, loaded)
     return loaded
+
+
+def _check_labels(inputs: InputOptions, loaded: list[LoadedImage]) -> None:
+    """Warn of a mirror for a label that no .jigdo uses: most probably a typing error."""
+    unknown = set(inputs.mirrors).difference(*(image.description.servers for image in loaded))
+    if unknown:
+        used = sorted({label for image in loaded for label in image.description.labels()})
+        for label in sorted(unknown.difference(used, _PSEUDO_LABELS)):
+            _log.warning("no part has the label `%s'; labels here: %s", label, ", ".join(used) or "none")
 
 
 @contextlib.asynccontextmanager

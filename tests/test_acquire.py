@@ -177,7 +177,7 @@ async def test_pieces_that_do_not_fit(servers: list[FaultyServer], both_avoided:
     mirrors = Mirrors(8, trio.current_time)
     if both_avoided:  # because of other parts, so that their order is as ever
         for server in servers[:2]:
-            mirrors.failed(server.url("/"), None)
+            mirrors.failed(server.url("/"), MirrorTrouble("u", "r"))
     assert await acquired_from(servers[:2], mirrors) == DATA
     assert mirrors.health(servers[1].url("/")).wrong == 0
 
@@ -185,7 +185,7 @@ async def test_pieces_that_do_not_fit(servers: list[FaultyServer], both_avoided:
 async def test_avoided_mirror_is_last(servers: list[FaultyServer]) -> None:
     """A mirror with trouble is asked after the others, but it is asked."""
     mirrors = Mirrors(8, trio.current_time)
-    mirrors.failed(servers[0].url("/"), None)
+    mirrors.failed(servers[0].url("/"), MirrorTrouble("u", "r"))
     assert await acquired_from(servers[:2], mirrors) == DATA
     assert [server.count(PATH) for server in servers] == [0, 1, 0]
     servers[1].files = {}
@@ -198,7 +198,7 @@ async def test_all_avoided(servers: list[FaultyServer]) -> None:
     """Mirrors that are all avoided are all asked."""
     mirrors = Mirrors(8, trio.current_time)
     for server in servers:
-        mirrors.failed(server.url("/"), 100)
+        mirrors.failed(server.url("/"), MirrorTrouble("u", "r", retry_after_s=100))
     for server in servers[:2]:
         server.stop()
     assert await acquired_from(servers, mirrors) == DATA
@@ -338,16 +338,13 @@ async def test_failure_in_bounded_time(
     assert len(caught.value.attempts) == len(fetcher.asked) == 2 * FetchOptions().rounds
 
 
-async def test_hopeless_mirror_is_asked_once(autojump_clock: trio.testing.MockClock) -> None:
-    """A mirror known to be down costs one try and no pause."""
-    fetcher = Scripted({A.url: [busy(A) for _ in range(99)]})
+async def test_avoided_mirror_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """A mirror that is avoided because of other parts gets as many chances as any, if there is no other."""
+    fetcher = Scripted({A.url: [busy(A), busy(A)]})
     mirrors = Mirrors(8, trio.current_time)
-    mirrors.failed(A.mirror, None)
-    start = trio.current_time()
-    with pytest.raises(PartUnavailable):
-        await acquired(fetcher, mirrors, [A])
-    assert len(fetcher.asked) == 1
-    assert trio.current_time() - start < 0.1
+    mirrors.failed(A.mirror, MirrorTrouble("u", "r"))
+    assert await acquired(fetcher, mirrors, [A]) == DATA
+    assert len(fetcher.asked) == 3
 
 
 @pytest.mark.logs("wrong content from mirror")

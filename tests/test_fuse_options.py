@@ -25,9 +25,9 @@ from jigdofs.errors import UsageError
         ([r"image=a\\b\x,log_file=/l\ "], ["--image=a\\bx", "--log-file=/l "], []),
         (["image="], ["--image="], []),
         (
-            ["allow_root,max_read=4096,fsname=x,subtype=y"],
+            ["allow_root,fsname=x,subtype=y"],
             [],
-            ["allow_root", "max_read=4096", "fsname=x", "subtype=y"],
+            ["allow_root", "fsname=x", "subtype=y"],
         ),
         (["default_permissions", "auto_unmount"], [], ["default_permissions", "auto_unmount"]),
     ],

@@ -1,5 +1,6 @@
 """Whatever a server does, HttpFetcher gives exact bytes or raises the right FetchError, in bounded time."""
 
+import dataclasses
 import email.utils
 import http.server
 import random
@@ -591,3 +592,35 @@ async def test_schemes(server: FaultyServer, tmp_path: Path) -> None:
         for url in (f"file://{tmp_path}/a", "ftp://127.0.0.1/a", "a", "", "httpx://127.0.0.1/"):
             with pytest.raises(NotThere):
                 await fetcher.fetch(Request(url), MemoryReceiver())
+
+
+async def test_whole_body_without_an_end() -> None:
+    """All bytes are there but the end of the chunks never comes: that is enough."""
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    async with raw_server([body, *[b""] * 1000], 0.05) as url:
+        receiver = await fetched(Request(url, length=5))
+    assert bytes(receiver.data) == b"hello"
+
+
+async def test_validator_that_cannot_be_sent_back() -> None:
+    """An ETag that is no ASCII is forgotten: it could not be sent back."""
+    answer = 'HTTP/1.1 200 OK\r\nETag: "\u00e9"\r\nContent-Length: 1\r\n\r\nx'.encode("latin-1")
+    async with raw_server([answer]) as url:
+        receiver = await fetched(Request(url))
+    assert (bytes(receiver.data), receiver.answer.etag) == (b"x", "")
+
+
+async def test_no_cookies() -> None:
+    """A server's cookies are not kept, let alone sent back."""
+    answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 1\r\n\r\nx"
+    async with raw_server([answer]) as url, fetching() as fetcher:
+        await fetcher.fetch(Request(url), MemoryReceiver())
+        assert len(fetcher._client.cookies.jar) == 0
+
+
+async def test_patience(server: FaultyServer) -> None:
+    """A transfer that would take too long at its speed is given up, where there is something better."""
+    server.always(PATH, Drip(2000))
+    options = dataclasses.replace(FAST, min_speed_bytes_per_s=1)
+    with pytest.raises(MirrorTrouble, match="too slow"):
+        await fetched(Request(server.url(PATH), patience_s=0.1), options)

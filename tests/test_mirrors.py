@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jigdofs.errors import MirrorTrouble
 from jigdofs.parts.locations import Location
 from jigdofs.parts.mirrors import AVOID_FIRST_S, AVOID_MAX_S, WRONG_BEFORE_AVOIDED, Mirrors
 
@@ -43,8 +44,8 @@ def test_unknown_mirror_is_fine(mirrors: Mirrors) -> None:
 
 def test_failure_puts_last_for_a_while(mirrors: Mirrors, clock: Clock) -> None:
     """A mirror that failed comes last, in the same order among its like, until its time is over."""
-    mirrors.failed(A, None)
-    mirrors.failed(B, None)
+    mirrors.failed(A, MirrorTrouble("u", "r"))
+    mirrors.failed(B, MirrorTrouble("u", "r"))
     assert mirrors.order(at(A, B, C)) == at(C, A, B)
     clock.now += AVOID_FIRST_S
     assert mirrors.order(at(A, B, C)) == at(A, B, C)
@@ -54,7 +55,7 @@ def test_pauses_double_up_to_a_limit(mirrors: Mirrors, clock: Clock) -> None:
     """Each failure in a row doubles the time, up to the maximum; thousands of them do no harm."""
     expected = AVOID_FIRST_S
     for _ in range(3000):
-        mirrors.failed(A, None)
+        mirrors.failed(A, MirrorTrouble("u", "r"))
         clock.now += expected * 0.999
         assert mirrors.avoided(A)
         clock.now += expected * 0.002
@@ -65,7 +66,7 @@ def test_pauses_double_up_to_a_limit(mirrors: Mirrors, clock: Clock) -> None:
 def test_success_forgives(mirrors: Mirrors) -> None:
     """One good file ends the avoidance and begins the count anew."""
     for _ in range(5):
-        mirrors.failed(A, None)
+        mirrors.failed(A, MirrorTrouble("u", "r"))
     mirrors.succeeded(A, 10)
     mirrors.succeeded(A, 20)
     health = mirrors.health(A)
@@ -75,22 +76,22 @@ def test_success_forgives(mirrors: Mirrors) -> None:
 
 def test_retry_after(mirrors: Mirrors, clock: Clock) -> None:
     """A server's own wish counts instead of our guess, but not beyond the maximum."""
-    mirrors.failed(A, 60.0)
-    mirrors.failed(B, 7.0)
+    mirrors.failed(A, MirrorTrouble("u", "r", retry_after_s=60.0))
+    mirrors.failed(B, MirrorTrouble("u", "r", retry_after_s=7.0))
     assert mirrors.asked_to_wait_s(at(A)) == 60
     assert mirrors.asked_to_wait_s(at(A, B)) == 7
     assert mirrors.asked_to_wait_s(at(A, B, C)) == 0, "C asked for nothing"
     clock.now += 59
     assert mirrors.avoided(A)
     assert not mirrors.avoided(B)
-    mirrors.failed(C, 1e9)
+    mirrors.failed(C, MirrorTrouble("u", "r", retry_after_s=1e9))
     assert mirrors.asked_to_wait_s(at(C)) == AVOID_MAX_S
 
 
 def test_short_wish_does_not_shorten(mirrors: Mirrors, clock: Clock) -> None:
     """A later, shorter wish does not end an avoidance that runs."""
-    mirrors.failed(A, 60.0)
-    mirrors.failed(A, 0.0)
+    mirrors.failed(A, MirrorTrouble("u", "r", retry_after_s=60.0))
+    mirrors.failed(A, MirrorTrouble("u", "r", retry_after_s=0.0))
     clock.now += 59
     assert mirrors.avoided(A)
 
@@ -119,7 +120,7 @@ def test_order_is_a_permutation(events: list[tuple[str, str]]) -> None:
     for name, event in events:
         match event:
             case "failed":
-                mirrors.failed(name, None)
+                mirrors.failed(name, MirrorTrouble("u", "r"))
             case "ok":
                 mirrors.succeeded(name, 1)
             case "blame":

@@ -500,10 +500,10 @@ def test_each_failure_has_its_code_and_one_line(
     quick = ("--connect-timeout=1s", "--stall-timeout=1s")
     cases: list[tuple[int, str, tuple[str | Path, ...]]] = [
         (3, "none.jigdo: No such file or directory", (tmp_path / "none.jigdo", point)),
-        (3, f"{url}: 404", (url, point)),
+        (1, f"{url}: 404", (url, point)),
         (3, "malformed.jigdo:3", (tmp_path / "malformed.jigdo", point)),
         (3, "empty.jigdo", (tmp_path / "empty.jigdo", point)),
-        (3, "kit.template: is not the template that belongs to the .jigdo", (mixed.jigdo, point)),
+        (2, "kit.template: is not the template that belongs to the .jigdo", (mixed.jigdo, point)),
         (3, "kit.template: No such file or directory", (lost.jigdo, point)),
         (3, "is a directory", (tmp_path / "full", point)),
         (3, "only http:, https: and local files", ("gopher://127.0.0.1/x.jigdo", point)),

@@ -130,7 +130,7 @@ def test_server_gone_and_back(scene: Scene, read: Callable[[Path, int, int], byt
         assert read(scene.image, missing.offset, missing.length) == scene.expect(missing)
         assert os.pread(held.fileno(), 1, missing.offset + 4096) == scene.data[missing.offset + 4096 :][:1]
         lines = [line for line in mounted.stderr() if line.startswith("ERROR")]
-        assert len(lines) == 2, "two reads, two kinds of failure: given up after a while, and at once"
+        assert 1 <= len(lines) <= 2, "once for all that failed for the same reason"
         for line in lines:
             assert missing.checksum in line or Path(missing.path).name in line
             assert scene.server.url(url_path(missing)) in line

@@ -10,7 +10,14 @@ from typing import Protocol, cast
 
 from jigdofs import __version__
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, UsageError, leaf_of
+from jigdofs.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNAVAILABLE,
+    JigdofsError,
+    UsageError,
+    leaf_of,
+)
 
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 
@@ -96,6 +103,10 @@ def _open_standard_streams() -> None:
 
 
 def _dispatch(argv: list[str]) -> int:
+    try:
+        os.getcwd()  # relative names are relative to a directory that exists
+    except OSError as error:
+        raise UsageError(f"the current directory cannot be used: {error.strerror}") from error
     if not argv:
         print(_help(), end="", file=sys.stderr)
         return UsageError.exit_code
@@ -116,7 +127,8 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {verb:<15}{text}\n" for verb, text in VERBS.items()]
+    short = {verb: f"{verb}, {alias}" for alias, verb in ALIASES.items() if alias != "unmount"}
+    lines = [f"  {short.get(verb, verb):<19}{text}\n" for verb, text in VERBS.items()]
     return _USAGE + "".join(lines) + _EPILOG
 
 

@@ -13,7 +13,7 @@ _IGNORED = frozenset(
     "ro auto noauto user nouser users owner group nofail _netdev defaults dev nodev suid nosuid exec noexec"
     " atime noatime diratime nodiratime relatime norelatime strictatime sync async dirsync".split()
 )
-_PASSED = frozenset("allow_root max_read default_permissions fsname subtype auto_unmount".split())
+_PASSED = frozenset("allow_root default_permissions fsname subtype auto_unmount".split())
 _FLAGS = frozenset("allow-other no-cache".split())
 _VALUES = frozenset(
     "uid gid umask mirror uri image cache-dir cache-max-size cache-min-free connections connect-timeout"

@@ -7,13 +7,14 @@ import collections
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jigdofs.cli import options
 from jigdofs.cli.parser import Parser
 from jigdofs.config import CacheOptions
-from jigdofs.errors import EXIT_OK, printable
+from jigdofs.errors import EXIT_OK, JigdofsError, leaf_of, printable
 from jigdofs.format.part import Part
 from jigdofs.load import LoadedImage
 from jigdofs.parts.cache import Cache
@@ -55,6 +56,7 @@ class ImageReport:
     cached_parts: int
     cached_bytes: int
     parts_without_location: int
+    labels: dict[str, int]
     mirrors: dict[str, int]
 
 
@@ -65,19 +67,29 @@ def run(arguments: argparse.Namespace) -> int:
     from jigdofs import logs
 
     logs.to_stderr(logging.WARNING)
-    reports: list[ImageReport] = trio.run(_collect, arguments, strict_exception_groups=True)
+    reports: list[ImageReport] = []
+    code = EXIT_OK
+    for source in arguments.sources:
+        try:
+            reports += trio.run(_collect, arguments, source, strict_exception_groups=True)
+        except (JigdofsError, BaseExceptionGroup) as error:
+            leaf = leaf_of(error)
+            if not isinstance(leaf, JigdofsError):
+                raise
+            print(f"jigdofs: {leaf}", file=sys.stderr)
+            code = leaf.exit_code
     if arguments.json:
         print(json.dumps([_printable(asdict(report)) for report in reports], indent=2))
-    else:
+    elif reports:
         print("\n\n".join(map(_text, reports)))
-    return EXIT_OK
+    return code
 
 
-async def _collect(arguments: argparse.Namespace) -> list[ImageReport]:
+async def _collect(arguments: argparse.Namespace, source: str) -> list[ImageReport]:
     from jigdofs.cli.progress import template_progress
     from jigdofs.wiring import load_images
 
-    inputs = options.input_options(arguments, arguments.sources)
+    inputs = options.input_options(arguments, [source])
     cache_options: CacheOptions | None = options.cache_options(arguments)
     fetch = options.fetch_options(arguments)
     with template_progress() as progress:
@@ -115,6 +127,7 @@ def _report(image: LoadedImage, cache: Cache | None, mirrors: dict[str, tuple[st
         cached_parts=cached,
         cached_bytes=present,
         parts_without_location=nowhere,
+        labels=image.description.labels(),
         mirrors=dict(by_mirror),
     )
 
@@ -150,6 +163,7 @@ def _text(report: ImageReport) -> str:
         ("template", template),
         ("parts", f"{report.distinct_parts}{occurrences}, {_bytes(report.bytes_in_parts)} of the image"),
         ("cached", f"{report.cached_parts} parts, {_bytes(report.cached_bytes)} ({share:.0f} %)"),
+        *(("label", f"{label} ({count} parts)") for label, count in report.labels.items()),
         *(("mirror", f"{mirror} ({count} parts)") for mirror, count in report.mirrors.items()),
     ]
     if report.parts_without_location:

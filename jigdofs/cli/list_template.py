@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _template(arguments: argparse.Namespace) -> Path:
     given: Path | None = arguments.file or arguments.template
+    if arguments.file is not None and arguments.file.suffix == ".jigdo":
+        given = arguments.file.with_suffix(".template")
     if given is None:
         for other in (arguments.image, arguments.jigdo):
             if other is not None:

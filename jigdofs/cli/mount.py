@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from jigdofs import logs
 from jigdofs.cli import options
 from jigdofs.cli import parser as types
 from jigdofs.cli.fuse_options import translate
@@ -59,7 +60,7 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--log-file",
         metavar="FILE|syslog",
-        help="log there (default: the terminal in the foreground, else syslog or, without one, a file)",
+        help=f"log there (default: the terminal in the foreground, else {logs.default_target()})",
     )
     group.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for everything")
     group.add_argument(
@@ -68,8 +69,8 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--allow-other", action="store_true", help="let other users in (root included, if you are not root)"
     )
-    group.add_argument("--uid", type=int, metavar="N", help="owner shown (default: you)")
-    group.add_argument("--gid", type=int, metavar="N", help="group shown (default: yours)")
+    group.add_argument("--uid", type=types.user, metavar="USER", help="owner shown (default: you)")
+    group.add_argument("--gid", type=types.group, metavar="GROUP", help="group shown (default: yours)")
     group.add_argument(
         "--umask", type=types.octal, default=0, metavar="OCTAL", help="rights not given (default: 0)"
     )
@@ -96,8 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
     _add_options(extra)
     extra.parse_args(list(translated.arguments), namespace=arguments)
     mountpoint = Path(resolve(arguments.mountpoint))
-    if not os.path.lexists(mountpoint) and ".jigdo" in mountpoint.name:
-        raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like another .jigdo")
+    if mountpoint.suffix in (".jigdo", ".template") and not mountpoint.is_dir():
+        raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like an input")
+    for name, path in (("--log-file", arguments.log_file), ("--cache-dir", arguments.cache_dir)):
+        if path and Path(resolve(path)).is_relative_to(mountpoint):
+            raise UsageError(f"{name} {path} lies below the mount point, which would hide it")
     mount = MountOptions(
         mountpoint=mountpoint,
         allow_other=arguments.allow_other,
@@ -129,11 +133,21 @@ def _report(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[
         return leaf.exit_code
 
 
+def _log_in_background(target: str | None, level: int) -> None:
+    """Send the log where the user wants it; a default place that cannot be written to is done without."""
+    try:
+        logs.to_background(target or logs.default_target(), level)
+    except OSError as error:
+        if target:
+            raise MountError(f"cannot log to {target}: {error.strerror}") from error
+        print(f"jigdofs: warning: nothing is logged: {error.filename}: {error.strerror}", file=sys.stderr)
+        logs.to_nowhere()
+
+
 def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
     """Load the images and hold the mount until it ends."""
     import trio
 
-    from jigdofs import logs
     from jigdofs.cli.progress import template_progress
 
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
@@ -166,11 +180,10 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                 def now_ready() -> None:
                     progress.end()
                     if not arguments.foreground:
-                        try:
-                            logs.to_background(target or logs.default_target(), level)
-                        except OSError as error:
-                            raise MountError(f"cannot log to {target or 'the log'}: {error}") from error
+                        _log_in_background(target, level)
                         ready()
+                    elif sys.stderr.isatty():
+                        print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
 
                 await hold(images.images, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
 

@@ -10,6 +10,7 @@ from jigdofs import __version__
 from jigdofs.cli import parser as types
 from jigdofs.cli.parser import Parser
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
+from jigdofs.errors import UsageError
 
 _FETCH = FetchOptions()
 _READ = ReadOptions()
@@ -126,6 +127,8 @@ def input_options(arguments: argparse.Namespace, sources: list[str]) -> InputOpt
     """Build the value."""
     mirrors: dict[str, tuple[str, ...]] = {}
     for label, target in arguments.mirror:
+        if target.startswith("/") and not os.path.isdir(target):
+            raise UsageError(f"--mirror {label}={target}: is no directory")
         mirrors[label] = (*mirrors.get(label, ()), target)
     return InputOptions(tuple(sources), mirrors, arguments.image)
 

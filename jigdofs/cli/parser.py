@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import grp
 import os
+import pwd
 import re
 from fractions import Fraction
 from typing import NoReturn
 
 from jigdofs.errors import UsageError
+from jigdofs.fetch import url as urls
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)", re.IGNORECASE | re.ASCII)
@@ -27,8 +31,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Report wrong usage."""
-        raise UsageError(f"{message}; see `{self.prog} --help'")
+        """Report wrong usage, and the option that was probably meant."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        meant = f"; did you mean {near[0]}?" if near and unknown != message.split(" ", maxsplit=1)[0] else ""
+        raise UsageError(f"{message}{meant}; see `{self.prog} --help'")
 
 
 def size(text: str) -> int:
@@ -70,6 +77,28 @@ def octal(text: str) -> int:
     return int(text, 8)
 
 
+def _identity(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 0xFFFFFFFE:
+        raise argparse.ArgumentTypeError(f"`{text}' is no user or group number")
+    return int(text)
+
+
+def user(text: str) -> int:
+    """Read a user's number or name."""
+    try:
+        return _identity(text) if text[:1] in "-0123456789" else pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no user `{text}'") from None
+
+
+def group(text: str) -> int:
+    """Read a group's number or name."""
+    try:
+        return _identity(text) if text[:1] in "-0123456789" else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no group `{text}'") from None
+
+
 def mirror(text: str) -> tuple[str, str]:
     """Read `LABEL=URL` or `LABEL=DIRECTORY`."""
     label, equals, target = text.partition("=")
@@ -80,6 +109,8 @@ def mirror(text: str) -> tuple[str, str]:
     if target.startswith("file:"):
         target = target.removeprefix("file:")
         target = "/" + target.lstrip("/") if target.startswith("/") else target
+    if "://" in target and not urls.is_http(target):
+        raise argparse.ArgumentTypeError(f"`{target}': a mirror is an http: or https: URL, or a directory")
     if "://" not in target and not re.match(r"[A-Za-z][A-Za-z0-9]*:(?!/)", target):
         target = os.path.abspath(os.path.expanduser(target)) + ("/" if target.endswith("/") else "")
     return label, target

@@ -12,6 +12,7 @@ from jigdofs.errors import EXIT_OK, MountError
 from jigdofs.fuse import mountpoint
 
 _DAEMON_END_S = 30
+_ANSWER_S = 5.0
 _PID_XATTR = "user.jigdofs.pid"
 
 
@@ -37,7 +38,8 @@ def _end(path: str, *, lazy: bool) -> None:
         raise MountError(f"{path}: nothing is mounted there")
     if mount.fstype != mountpoint.FSTYPE:
         raise MountError(f"{path}: that is a mount of type {mount.fstype}, not ours; use umount(8)")
-    daemon = _daemon(path)
+    # of a mount that is to go at once nothing is asked: its daemon may hang
+    daemon = None if lazy else _daemon(path)
     try:
         mountpoint.unmount(path, lazy=lazy or mountpoint.is_dead(path))
         if daemon is not None and not lazy:
@@ -51,5 +53,6 @@ def _end(path: str, *, lazy: bool) -> None:
 def _daemon(path: str) -> int | None:
     """Return a pidfd of the daemon, if it answers and we may have one."""
     with contextlib.suppress(OSError, ValueError):
-        return os.pidfd_open(int(os.getxattr(path, _PID_XATTR)))
+        number = mountpoint.within(_ANSWER_S, lambda: os.getxattr(path, _PID_XATTR))
+        return None if number is None else os.pidfd_open(int(number))
     return None

@@ -21,6 +21,7 @@ class Request:
         offset: begin there, if the server can; 0 for all.
         length: of the whole file, where it is known; any other length is wrong content.
         max_length: give up beyond this many bytes.
+        patience_s: give up where, at the present speed, the rest takes longer; None never.
         etag: ask only for something else than this version (RFC 9110 13.1.2), "" for no such wish.
         last_modified: the same by date.
     """
@@ -29,6 +30,7 @@ class Request:
     offset: int = 0
     length: int | None = None
     max_length: int = 1 << 40
+    patience_s: float | None = None
     etag: str = ""
     last_modified: str = ""
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -11,24 +15,75 @@ from jigdofs.errors import MirrorTrouble, NotThere, WrongContent
 from jigdofs.fetch.fetcher import Answer, Receiver, Request
 
 _READ_BYTES = 1 << 20
+_THREADS = 8
+T = TypeVar("T")
 
 
 class FileFetcher:
-    """Fetch absolute paths."""
+    """Fetch absolute paths.
+
+    Args:
+        stall_timeout_s: a directory on a server that hangs is given up after this long.
+    """
+
+    def __init__(self, stall_timeout_s: float = 15.0) -> None:
+        self._stall_timeout_s = stall_timeout_s
+        # threads that hang are left behind, so they must be few and nobody else's
+        self._threads = trio.CapacityLimiter(_THREADS)
 
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Read the file from `offset` to its end; raise `FetchError`."""
-        fd, size = await trio.to_thread.run_sync(_open, request)
+        file = _File(request)
         try:
+            size = await self._in_thread(request, file.open)
             offset = min(request.offset, size)
             await receiver.begin(Answer(offset=offset, length=size, url=request.url))
             while offset < size:
-                data = await trio.to_thread.run_sync(_read, request.url, fd, offset)
+                data = await self._in_thread(request, partial(file.read, offset))
                 if not data:
                     raise WrongContent(request.url, "became shorter while it was read")
                 offset += len(data)
                 await receiver.receive(data)
         finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(self._stall_timeout_s):
+                # closing may ask the filesystem, which may be our own: never in the event loop
+                await trio.to_thread.run_sync(file.close, abandon_on_cancel=True)
+
+    async def _in_thread(self, request: Request, work: Callable[[], T]) -> T:
+        with trio.move_on_after(self._stall_timeout_s):
+            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        raise MirrorTrouble(request.url, f"does not answer within {self._stall_timeout_s:g} s")
+
+
+class _File:
+    """A file that worker threads open, read and close; one that hangs may come back late."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._closed = False
+
+    def open(self) -> int:
+        """Open and return the size."""
+        fd, size = _open(self._request)
+        with self._lock:
+            if not self._closed:
+                self._fd = fd
+                return size
+        os.close(fd)
+        return 0
+
+    def read(self, offset: int) -> bytes:
+        """Read a piece."""
+        return _read(self._request.url, self._fd, offset)
+
+    def close(self) -> None:
+        """Close, now or when a late `open` comes back."""
+        with self._lock:
+            self._closed = True
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
             os.close(fd)
 
 

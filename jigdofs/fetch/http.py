@@ -16,6 +16,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncGenerator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 
 import httpx
@@ -46,6 +47,8 @@ class HttpFetcher:
                     write=options.stall_timeout_s,
                     pool=None,
                 ),
+                # no cookies: they would grow with every answer, and tell mirrors who we are
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
                 limits=httpx.Limits(
                     max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_S
                 ),
@@ -141,17 +144,18 @@ class HttpFetcher:
             return
         received = answer.offset
         limit = request.max_length if request.length is None else request.length
-        pace = _Pace(self._options)
+        pace = _Pace(self._options, request.patience_s)
+        chunked = "Content-Length" not in response.headers
         async with contextlib.aclosing(_raw(response)) as body:
             async for data in body:
                 received += len(data)
                 if received > limit:
                     raise WrongContent(url, f"sends more than {limit} bytes")
-                if pace.too_slow(len(data)):
-                    raise MirrorTrouble(
-                        url, f"slower than {self._options.min_speed_bytes_per_s} bytes/s: given up"
-                    )
+                if verdict := pace.verdict(len(data), limit - received):
+                    raise MirrorTrouble(url, f"{verdict}: given up")
                 await receiver.receive(data)
+                if chunked and received == request.length:
+                    break  # the end may never come; the checksum decides
         if request.length is not None and received != request.length:
             raise MirrorTrouble(url, f"ended after {received} of {request.length} bytes")
 
@@ -162,30 +166,36 @@ def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 class _Pace:
-    """Tell whether a transfer crawls: fewer bytes in a window than the minimum speed allows."""
+    """Tell whether a transfer crawls: below the minimum speed, or too slow for the reader's patience."""
 
-    def __init__(self, options: FetchOptions) -> None:
+    def __init__(self, options: FetchOptions, patience_s: float | None) -> None:
         self._window_s = options.stall_timeout_s
-        self._needed = options.min_speed_bytes_per_s * options.stall_timeout_s
+        self._min_speed = options.min_speed_bytes_per_s
+        self._patience_s = patience_s
         self._since = trio.current_time()
         self._bytes = 0
 
-    def too_slow(self, count: int) -> bool:
-        """Note bytes that came; the verdict falls at the end of each window."""
+    def verdict(self, count: int, left: int) -> str:
+        """Note bytes that came and how many are to come; say at the end of a window if it is too slow."""
         self._bytes += count
         now = trio.current_time()
-        if now - self._since < self._window_s:
-            return False
-        slow = self._bytes < self._needed * (now - self._since) / self._window_s
+        passed = now - self._since
+        if passed < self._window_s:
+            return ""
+        speed = self._bytes / passed
         self._since, self._bytes = now, 0
-        return slow
+        if speed < self._min_speed:
+            return f"slower than {self._min_speed} bytes/s"
+        if self._patience_s is not None and left > speed * self._patience_s:
+            return f"too slow at {speed:.0f} bytes/s, as others are left to be asked"
+        return ""
 
 
 def _judge(request: Request, response: httpx.Response, url: str) -> Answer:
     """Decide from status and header whether the body can be what was asked for; raise if not."""
     status = response.status_code
-    etag = response.headers.get("ETag", "")
-    modified = response.headers.get("Last-Modified", "")
+    etag = _validator(response.headers.get("ETag", ""))
+    modified = _validator(response.headers.get("Last-Modified", ""))
     if status == 304 and (request.etag or request.last_modified):
         return Answer(not_modified=True, url=url, etag=etag, last_modified=modified)
     if status in _NOT_THERE:
@@ -206,6 +216,11 @@ def _judge(request: Request, response: httpx.Response, url: str) -> Answer:
         if total > request.max_length:
             raise WrongContent(url, f"has {total} bytes, more than {request.max_length}")
     return Answer(offset=offset, length=total, url=url, etag=etag, last_modified=modified)
+
+
+def _validator(text: str) -> str:
+    """Return a validator that can be sent back as it is, or ""."""
+    return text if text.isascii() and text.isprintable() and len(text) < 256 else ""
 
 
 def _body_offset(request: Request, response: httpx.Response, url: str) -> int:

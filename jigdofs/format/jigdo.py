@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import collections
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ MAX_PART_LINES = 1_000_000
 """Most lines of [Parts] we keep: about 250 MB of memory. Debian's largest image has some 30,000."""
 MAX_OTHER_LINES = 100_000
 """Most headers and entries outside [Parts]."""
+MAX_IMAGES = 100
 MAX_LINE_LENGTH = 64 << 10
 """Longest line; the longest real one has 271 bytes, jigdo's GUI cut lines at 16384."""
 MAX_MAPPINGS = 64
@@ -36,6 +38,35 @@ _COMMENT_SUM = re.compile(r"#[ \t]*(Image|Template) Hex (MD5|SHA1|SHA256|SHA512)
 _COMMENT_SIZE = re.compile(r"#[ \t]*Image size ([0-9]{1,15}) bytes[ \t]*")
 _TRY = re.compile(r"--try-(first|last)(?:=([0-9]{1,6}(?:\.[0-9]{0,6})?))?")
 _HEX_LENGTH = {"MD5": 32, "SHA1": 40, "SHA256": 64, "SHA512": 128}
+
+
+class Budget:
+    """Bound what a .jigdo may hold together with all that it includes."""
+
+    def __init__(self) -> None:
+        self._bytes = MAX_BYTES
+        self._parts = MAX_PART_LINES
+        self._others = MAX_OTHER_LINES
+
+    def spend_bytes(self, count: int, source: str) -> None:
+        """Count text."""
+        self._bytes -= count
+        if self._bytes < 0:
+            raise FormatError(f"larger than {MAX_BYTES >> 20} MiB: no .jigdo is", source=source)
+
+    def spend_part(self, source: str, number: int) -> None:
+        """Count a line of [Parts]."""
+        self._parts -= 1
+        if self._parts < 0:
+            message = f"more than {MAX_PART_LINES} parts: no .jigdo has so many"
+            raise FormatError(message, source=source, line=number)
+
+    def spend_other(self, source: str, number: int) -> None:
+        """Count any other line that is kept."""
+        self._others -= 1
+        if self._others < 0:
+            message = f"more than {MAX_OTHER_LINES} lines outside [Parts]: no .jigdo has so many"
+            raise FormatError(message, source=source, line=number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +184,17 @@ class JigdoFile:
         """Return where the part may be had, in order of preference."""
         return [mapping for lines in self.parts for mapping in lines.mappings(checksum)]
 
+    def labels(self) -> dict[str, int]:
+        """Return the labels that parts are under, and how many lines each has; looks at every line."""
+        counts = collections.Counter(
+            mapping.target.partition(":")[0]
+            for lines in self.parts
+            for checksum in lines
+            for mapping in lines.mappings(checksum)
+            if ":" in mapping.target
+        )
+        return dict(counts)
+
 
 def gunzip(data: bytes, source: str) -> bytes:
     """Return the text of a .jigdo that may be gzipped, wholly or in pieces (format.md 2.1).
@@ -187,26 +229,31 @@ def _gunzip_member(data: bytes, at: int, text: bytearray, source: str) -> int:
     return at - len(inflater.unused_data)
 
 
-def parse(data: bytes, source: str) -> tuple[JigdoFile | Include, ...]:
+def parse(data: bytes, source: str, budget: Budget | None = None) -> tuple[JigdoFile | Include, ...]:
     """Read a .jigdo, gzipped or not; each [Include] splits it into a piece before and one after.
 
     Args:
         data: the file as it is on disk or on the wire.
         source: its path or URL, for messages and as the base of relative URLs.
+        budget: what is left of the bounds where several files make one .jigdo.
 
     Raises:
-        FormatError: it is malformed, or written for a newer jigdo.
+        FormatError: it is malformed, or too large, or written for a newer jigdo.
     """
-    text = gunzip(data, source).decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    if data.startswith(b"JigsawDownload template "):
+        raise FormatError("is a template; give the .jigdo that belongs to it", source=source)
+    budget = budget or Budget()
+    plain = gunzip(data, source)
+    budget.spend_bytes(len(plain), source)
+    text = plain.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     pieces: list[JigdoFile | Include] = []
-    budget = _Budget(source)
     piece = _Piece(source, budget)
     generator = ""
     for number, line in _lines(text):
         if len(line) > MAX_LINE_LENGTH:
             raise FormatError(f"a line of more than {MAX_LINE_LENGTH >> 10} KiB", source=source, line=number)
         if line.startswith("["):
-            budget.spend_other(number)
+            budget.spend_other(source, number)
             name = _section_name(line, source, number)
             if name.startswith(("Include ", "Include\t")):
                 pieces += [piece.finish(generator), Include(name[8:].strip(" \t"), number)]
@@ -329,37 +376,10 @@ class _ImageBuilder:
         )
 
 
-class _Budget:
-    """Bound what one file may hold, whatever its sections are."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._parts = MAX_PART_LINES
-        self._others = MAX_OTHER_LINES
-
-    def spend_part(self, number: int) -> None:
-        """Count a line of [Parts]."""
-        self._parts -= 1
-        if self._parts < 0:
-            raise FormatError(
-                f"more than {MAX_PART_LINES} parts: no .jigdo has so many", source=self._source, line=number
-            )
-
-    def spend_other(self, number: int) -> None:
-        """Count any other line that is kept."""
-        self._others -= 1
-        if self._others < 0:
-            raise FormatError(
-                f"more than {MAX_OTHER_LINES} lines outside [Parts]: no .jigdo has so many",
-                source=self._source,
-                line=number,
-            )
-
-
 class _Piece:
     """Collect the sections of one file up to an [Include] or its end."""
 
-    def __init__(self, source: str, budget: _Budget) -> None:
+    def __init__(self, source: str, budget: Budget) -> None:
         self.source = source
         self._budget = budget
         self.section = ""
@@ -373,6 +393,8 @@ class _Piece:
         """Begin a section."""
         self.section = "Include" if name.startswith(("Include ", "Include\t")) else name
         if name == "Image":
+            if len(self.images) >= MAX_IMAGES:
+                raise self._error(f"more than {MAX_IMAGES} images", number)
             self.images.append(_ImageBuilder(self.source, number))
 
     def entry(self, line: str, number: int) -> None:
@@ -380,7 +402,7 @@ class _Piece:
         section = self.section
         if line.startswith("#"):
             if section == "Image":
-                self._budget.spend_other(number)
+                self._budget.spend_other(self.source, number)
                 self.images[-1].comment(line)
             return
         if section not in ("Parts", "Servers", "Image", "Jigdo", "Include"):
@@ -393,10 +415,10 @@ class _Piece:
         label = label.rstrip(" \t")
         value = value.lstrip(" \t")
         if section == "Parts":
-            self._budget.spend_part(number)
+            self._budget.spend_part(self.source, number)
             self._part(label, value, number)
             return
-        self._budget.spend_other(number)
+        self._budget.spend_other(self.source, number)
         if section == "Servers":
             self._server(label, value, number)
         elif section == "Image":

@@ -6,17 +6,23 @@ import contextlib
 import errno
 import logging
 import os
+import queue
 import re
 import stat
 import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from jigdofs.errors import MountError
 
 _log = logging.getLogger(__name__)
 
 FSTYPE = "fuse.jigdofs"
+_ANSWER_S = 5.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,30 @@ def mount_at(path: str | os.PathLike[str]) -> Mount | None:
 def is_dead(path: str | os.PathLike[str]) -> bool:
     """Tell whether a mount's daemon is gone: statfs always asks it, stat may be answered from a cache."""
     try:
-        os.statvfs(path)
+        within(_ANSWER_S, lambda: os.statvfs(path))
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
+
+
+def within(limit_s: float, ask: Callable[[], T]) -> T | None:
+    """Ask a mount something in a thread of its own; return None if it does not answer in time."""
+    answers: queue.SimpleQueue[T | OSError] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(ask())
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=limit_s)
+    except queue.Empty:
+        return None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def prepare(path: Path) -> bool:
@@ -120,6 +146,8 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
     if holders:
         raise MountError(f"{text} is in use: {'; '.join(holders)}")
     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if "not found in /etc/mtab" in reason or "must be superuser" in reason:
+        raise MountError(f"{text}: another user mounted that; only that user or root can unmount it")
     if "busy" in reason:
         raise MountError(f"{text} is in use; close what reads it, or detach it with `jigdofs umount --lazy'")
     raise MountError(f"{text}: cannot be unmounted: {reason}")

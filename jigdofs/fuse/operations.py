@@ -3,6 +3,7 @@
 Invariants of this file:
 * Nothing but `FUSEError` leaves a handler: any other exception ends pyfuse3's main loop.
 * A read is answered in full or with an error: the kernel would fill a short one with zeros.
+* `flush` stays unimplemented (ENOSYS): else each close would ask us, even one by ourselves.
 """
 
 from __future__ import annotations
@@ -212,9 +213,6 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         """Forget who was reading."""
         self._opened.pop(fh, None)
-
-    async def flush(self, fh: FileHandleT) -> None:
-        """Have nothing to write."""
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Keep all inodes: they live as long as the mount."""

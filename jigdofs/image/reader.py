@@ -23,6 +23,9 @@ from jigdofs.image.opener import Opener, OpenFile
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.readahead import Readahead
 
+_AT_ONCE = 64
+"""Most parts one read waits for at once: a hostile image may have 131,072 of one byte in 128 KiB."""
+_MAX_HINTS = 256
 _WOULD_BLOCK = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -129,11 +132,14 @@ class ImageReader:
                 errors.append(error)
 
         with trio.move_on_after(self._timeout_s) as limit:
-            if len(missing) == 1:
-                await fill(missing[0])
-            else:
+            for at in range(0, len(missing), _AT_ONCE):
+                if errors:
+                    break
+                if len(missing) == 1:
+                    await fill(missing[0])
+                    continue
                 async with trio.open_nursery() as nursery:
-                    for wanted in missing:
+                    for wanted in missing[at : at + _AT_ONCE]:
                         nursery.start_soon(fill, wanted)
         if errors:
             raise errors[0]
@@ -158,14 +164,19 @@ class ImageReader:
 
     def _hint(self, begin: int, end: int) -> None:
         last_chunk = -1
+        hints = 0
         for part, at, length in self.layout.slices(begin, end - begin):
             if part is not None:
                 self._parts.hint(part)
+                hints += 1
                 continue
             for number, _, _ in self._raw_data.slices(at, length):
                 if number > last_chunk:  # most gaps are paddings within one chunk
                     self._raw_data.hint(number)
                     last_chunk = number
+                    hints += 1
+                if hints > _MAX_HINTS:
+                    return
 
 
 def _read_fully(fd: int, view: memoryview, offset: int) -> None:

@@ -56,15 +56,13 @@ class Acquirer:
         left = dict.fromkeys(locations)
         wrong: Counter[Location] = Counter()
         receiver = _PartReceiver(part, spool)
-        # a mirror known to be down is worth one try, not a series of pauses
-        hopeless = all(self._mirrors.avoided(location.mirror) for location in locations)
-        rounds = 1 if hopeless else self._options.rounds
-        for number in range(rounds):
+        for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
             for location in self._mirrors.order(left):
                 try:
-                    return await self._attempt(part, location, receiver, ticket)
+                    other = number == 0 and len(left) > 1
+                    return await self._attempt(part, location, receiver, ticket, alternatives=other)
                 except NotThere as error:
                     attempts.append(error)
                     del left[location]
@@ -77,7 +75,7 @@ class Acquirer:
                         del left[location]
                 except MirrorTrouble as error:
                     attempts.append(error)
-                    self._mirrors.failed(location.mirror, error.retry_after_s)
+                    self._mirrors.failed(location.mirror, error)
             if not left:
                 break
         raise PartUnavailable(str(part), tuple(attempts))
@@ -93,10 +91,11 @@ class Acquirer:
         self._mirrors.blame(location.mirror)
 
     async def _attempt(
-        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket
+        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket, *, alternatives: bool
     ) -> OpenFile:
         """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
+        receiver.patience_s = self._options.patience_s if alternatives else None
         try:
             file = await self._complete(part, location, receiver, ticket)
         except WrongContent:
@@ -121,9 +120,10 @@ class Acquirer:
     async def _fetch(self, part: Part, location: Location, receiver: _PartReceiver) -> None:
         if part.length and receiver.received == part.length:
             receiver.restart()
-        await self._fetcher.fetch(
-            Request(location.url, offset=receiver.received, length=part.length), receiver
+        request = Request(
+            location.url, offset=receiver.received, length=part.length, patience_s=receiver.patience_s
         )
+        await self._fetcher.fetch(request, receiver)
 
 
 class _PartReceiver:
@@ -136,6 +136,7 @@ class _PartReceiver:
         self._batched = 0
         self._contributors: set[str] = set()
         self.location: Location | None = None
+        self.patience_s: float | None = None
 
     @property
     def received(self) -> int:

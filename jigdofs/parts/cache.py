@@ -32,7 +32,7 @@ from typing import NamedTuple
 from jigdofs.errors import CacheError
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.directories import OPEN_DIRECTORY, OPEN_FILE, make_inside, make_private, open_inside
-from jigdofs.parts.index import Index, IndexTrouble
+from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.quota import Quota, row_key
 from jigdofs.parts.sessions import Sessions
@@ -244,12 +244,15 @@ class Cache:
         """Write what was noted to the index, in one transaction."""
         with self._lock:
             rows, self._rows = self._rows, {}
+
+        def write(texts: Texts) -> None:
+            for key, text in rows.items():
+                if os.path.lexists(self.path(key)):  # else evicted meanwhile
+                    texts.set(row_key(key), text)
+            self._quota.settle(texts)
+
         try:
-            with self._index.transaction():
-                for key, text in rows.items():
-                    if os.path.lexists(self.path(key)):  # else evicted meanwhile
-                        self._index.set(row_key(key), text)
-                self._quota.settle()
+            self._index.atomically(write)
         except IndexTrouble as error:
             _log.info("%s", error)
 

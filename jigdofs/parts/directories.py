@@ -9,13 +9,15 @@ from pathlib import Path
 
 from jigdofs.errors import CacheError, UnsafeCache
 
+_OUR_NAMES = frozenset({"CACHEDIR.TAG", "index", "objects", "sessions", "incoming"})
+_FOREIGN_ALLOWED = frozenset({"lost+found"})
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Neither a link nor a FIFO in the place of a file leads astray or holds us up."""
 
 
 def make_private(directory: Path) -> None:
-    """Make the cache's own directory; raise `UnsafeCache` if others can write to it."""
+    """Make the cache's own directory; raise `UnsafeCache` if it is not fit for that."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = os.stat(directory)
@@ -29,6 +31,9 @@ def make_private(directory: Path) -> None:
         )
     if status.st_mode & 0o022:
         raise UnsafeCache(f"cache {directory} can be written by others; `chmod go-w {directory}' first")
+    names = set(os.listdir(directory))
+    if names - _FOREIGN_ALLOWED and names.isdisjoint(_OUR_NAMES):
+        raise UnsafeCache(f"cache {directory} holds other things; name a directory of its own")
 
 
 def make_inside(directory: Path) -> None:

@@ -71,21 +71,21 @@ class Flights:
         self._nursery = nursery
         self._flights: dict[str, Flight] = {}
 
-        self._stopped = False
+        self.stopped = False
 
     def __len__(self) -> int:
         return len(self._flights)
 
     def stop(self) -> None:
         """Fail everything that is on its way, and all that is asked for later, at once."""
-        self._stopped = True
+        self.stopped = True
         for flight in self._flights.values():
             flight.fail(JigdofsError("jigdofs is being stopped"))
 
     def join(self, key: str, urgency: Urgency, obtain: Obtain) -> Flight:
         """Return the flight of a key; start it if there is none, hurry it if it is wanted more now."""
         flight = self._flights.get(key)
-        if self._stopped:
+        if self.stopped:
             flight = Flight(urgency)
             flight.fail(JigdofsError("jigdofs is being stopped"))
         elif flight is None:

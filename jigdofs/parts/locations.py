@@ -14,6 +14,9 @@ MAX_LOCATIONS = 64
 """Most locations of one part that are tried."""
 _MAX_STEPS = 1024
 """Most label expansions for one part: labels may double at each step."""
+_MAX_DEPTH = 64
+_MAX_TARGET_LENGTH = 8 << 10
+"""Longest expanded name, in characters: servers take no longer URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,36 +103,28 @@ class Locator:
 
     def _routes(self, mappings: list[jigdo.Mapping]) -> Iterator[_Route]:
         """Expand labels, depth first and in file order; a label that leads to itself leads nowhere."""
-        pending = [
-            _Route(mapping.target, mapping.base, weights=(mapping.weight,)) for mapping in reversed(mappings)
-        ]
-        for _ in range(_MAX_STEPS):
-            if not pending:
-                return
-            route = pending.pop()
-            label, colon, rest = route.target.partition(":")
-            if not colon or not (label in self._jigdo.servers or label in self._mirrors):
-                yield route
-            elif label not in route.seen:
-                pending.extend(reversed(self._expansions(route, label, rest)))
+        budget = iter(range(_MAX_STEPS))
+        for mapping in mappings:
+            yield from self._expand(_Route(mapping.target, mapping.base, weights=(mapping.weight,)), budget)
 
-    def _expansions(self, route: _Route, label: str, rest: str) -> list[_Route]:
-        """Replace a label by all that stands for it, the user's own mirrors first."""
+    def _expand(self, route: _Route, budget: Iterator[int]) -> Iterator[_Route]:
+        label, colon, rest = route.target.partition(":")
+        if next(budget, None) is None or len(route.target) > _MAX_TARGET_LENGTH:
+            return
+        if not colon or not (label in self._jigdo.servers or label in self._mirrors):
+            yield route
+        elif label not in route.seen and len(route.seen) < _MAX_DEPTH:
+            for following in self._expansions(route, label, rest):
+                yield from self._expand(following, budget)
+
+    def _expansions(self, route: _Route, label: str, rest: str) -> Iterator[_Route]:
+        """Replace a label by all that stands for it, one after the other, the user's own mirrors first."""
         seen = route.seen | {label}
-        own = [
-            _Route(
-                _prefixed(prefix, rest),
-                self._jigdo.source,
-                prefix,
-                (*route.weights, 0.0),
-                seen,
-                by_user=True,
-                own=True,
-            )
-            for prefix in self._mirrors.get(label, ())
-        ]
-        return own + [
-            _Route(
+        for prefix in self._mirrors.get(label, ()):
+            target, weights = _prefixed(prefix, rest), (*route.weights, 0.0)
+            yield _Route(target, self._jigdo.source, prefix, weights, seen, by_user=True, own=True)
+        for mapping in self._jigdo.servers.get(label, ()):
+            yield _Route(
                 mapping.target + rest,
                 mapping.base,
                 mapping.target,
@@ -137,8 +132,6 @@ class Locator:
                 seen,
                 route.by_user,
             )
-            for mapping in self._jigdo.servers.get(label, ())
-        ]
 
     def _resolve(self, route: _Route) -> Iterator[Location]:
         """Turn a route into what can be fetched; what cannot yields nothing."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from jigdofs.errors import MirrorTrouble
 from jigdofs.fetch.url import without_credentials
 from jigdofs.parts.locations import Location
 from jigdofs.parts.slots import Slots
@@ -89,16 +90,17 @@ class Mirrors:
         health.failures = health.wrong = 0
         health.avoided_until = 0.0
 
-    def failed(self, mirror: str, retry_after_s: float | None) -> None:
+    def failed(self, mirror: str, trouble: MirrorTrouble) -> None:
         """Note that a mirror could not be reached, was too slow or said it is overloaded."""
         health = self.health(mirror)
         health.failures += 1
         pause = min(AVOID_FIRST_S * 2 ** min(health.failures - 1, 16), AVOID_MAX_S)
-        if retry_after_s is not None:
-            pause = min(retry_after_s, AVOID_MAX_S)
+        if trouble.retry_after_s is not None:
+            pause = min(trouble.retry_after_s, AVOID_MAX_S)
             health.asked_until = self._clock() + pause
         if not self.avoided(mirror):
-            _log.info("mirror %s is avoided for %g s", without_credentials(mirror), pause)
+            name = without_credentials(mirror)
+            _log.info("mirror %s is avoided for %g s: %s", name, pause, trouble.reason)
         health.avoided_until = max(health.avoided_until, self._clock() + pause)
 
     def blame(self, mirror: str) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from jigdofs.errors import CacheError
+from jigdofs.errors import CacheError, JigdofsError
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flight, Flights
@@ -75,8 +75,13 @@ class ObjectStore:
         self.hint(key, length, None, partial(self._make, make), Urgency.READAHEAD)
 
     async def _make(self, make: Callable[[Write], None], spool: Spool, _ticket: Ticket) -> OpenFile:
+        def write(data: bytes) -> None:
+            if self._flights.stopped:  # a chunk may inflate for minutes
+                raise JigdofsError("jigdofs is being stopped")
+            spool.write(data)
+
         def work() -> OpenFile:
-            make(spool.write)
+            make(write)
             return spool.finish()
 
         return await trio.to_thread.run_sync(work, limiter=self._disk)
@@ -103,7 +108,10 @@ class ObjectStore:
     async def _cached(self, key: str, length: int, checksum: Checksum | None) -> OpenFile | None:
         if self._cache is None:
             return None
-        return await trio.to_thread.run_sync(self._cache.open, key, length, checksum, limiter=self._disk)
+        # left behind at the end of the daemon: verifying a large file may take long
+        return await trio.to_thread.run_sync(
+            self._cache.open, key, length, checksum, limiter=self._disk, abandon_on_cancel=True
+        )
 
     def _places(self, key: str, checksum: Checksum | None) -> tuple[Place, ...]:
         if self._cache is None:

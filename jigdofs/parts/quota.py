@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jigdofs.errors import CacheError
-from jigdofs.parts.index import Index, IndexTrouble
+from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.ledger import Ledger
 from jigdofs.parts.sessions import Sessions
 
@@ -74,41 +74,49 @@ class Quota:
         with self._lock:
             self._written += length
 
-    def settle(self) -> None:
-        """Bring the accounts up to date; call it within a transaction of the index."""
+    def settle(self, texts: Texts) -> None:
+        """Bring the accounts up to date, within a transaction of the index."""
         with self._lock:
             written, self._written = self._written, 0
         if written:
-            self._save(self._load().settle(self._sessions.own, written=written))
+            texts.set(_LEDGER, self._load(texts).settle(self._sessions.own, written=written).dump())
 
     def close(self) -> None:
         """Give the grant back."""
-        with self._index.transaction():
-            self.settle()
-            ledger = self._load()
-            self._save(ledger.keep(set(ledger.grants) - {self._sessions.own}))
+
+        def give_back(texts: Texts) -> None:
+            self.settle(texts)
+            ledger = self._load(texts)
+            texts.set(_LEDGER, ledger.keep(set(ledger.grants) - {self._sessions.own}).dump())
+
+        self._index.atomically(give_back)
 
     def _ask(self, need: int) -> int:
-        """Get a grant for `need` bytes or more; evict if it must be."""
+        """Get a grant for `need` bytes or more; evict if it must be. Called with the lock held."""
         try:
-            with self._index.transaction():
-                ledger = self._load().settle(self._sessions.own, written=self._written)
-                self._written = 0
-                limit = self._limit(ledger.used)
-                size = max(need, min(_GRANT_BYTES, limit // _GRANT_SHARE))
-                granted = ledger.grant(self._sessions.own, size, limit)
-                if granted is None:
-                    size = need
-                    granted = ledger.grant(self._sessions.own, size, limit)
-                if granted is None:
-                    ledger = self._evict(ledger, need)
-                    granted = ledger.grant(self._sessions.own, size, self._limit(ledger.used))
-                self._save(granted or ledger)
+            size = self._index.atomically(lambda texts: self._grant(texts, need))
         except (IndexTrouble, OSError) as error:
             raise CacheError(f"the cache's accounts cannot be read: {error}") from error
-        if granted is None:
+        if size is None:
             raise CacheError(f"the cache has no room for {need} bytes: the rest of it is in use")
         return size
+
+    def _grant(self, texts: Texts, need: int) -> int | None:
+        """Grant ourselves `need` bytes, and some to spare if they fit; None if not even those do."""
+        own = self._sessions.own
+        ledger = self._load(texts).settle(own, written=self._written)
+        self._written = 0
+        limit = self._limit(ledger.used)
+        size = max(need, min(_GRANT_BYTES, limit // _GRANT_SHARE))
+        granted = ledger.grant(own, size, limit)
+        if granted is None:
+            size = need
+            granted = ledger.grant(own, size, limit)
+        if granted is None:
+            ledger = self._evict(texts, ledger, need)
+            granted = ledger.grant(own, size, self._limit(ledger.used))
+        texts.set(_LEDGER, (granted or ledger).dump())
+        return size if granted is not None else None
 
     def _limit(self, used: int) -> int:
         """Return how many bytes the cache may have, given how many it has."""
@@ -116,9 +124,9 @@ class Quota:
         by_disk = used + status.f_bavail * status.f_frsize - self._min_free_bytes
         return by_disk if self._max_bytes is None else min(self._max_bytes, by_disk)
 
-    def _load(self) -> Ledger:
+    def _load(self, texts: Texts) -> Ledger:
         """Read the accounts; count the files again if they are unreadable or somebody was killed."""
-        text = self._index.get(_LEDGER)
+        text = texts.get(_LEDGER)
         try:
             ledger = Ledger.parse(text) if text else None
         except (ValueError, RecursionError):
@@ -129,9 +137,6 @@ class Quota:
         if running != set(ledger.grants):  # it may have written files it did not account for
             return ledger.keep(running).recount(self._count())
         return ledger
-
-    def _save(self, ledger: Ledger) -> None:
-        self._index.set(_LEDGER, ledger.dump())
 
     def _count(self) -> int:
         return sum(size for _, size, _ in self._files())
@@ -146,8 +151,12 @@ class Quota:
                             status = entry.stat(follow_symlinks=False)
                             yield status.st_atime_ns, status.st_size, Path(entry.path)
 
-    def _evict(self, ledger: Ledger, need: int) -> Ledger:
-        """Remove the least recently used files that nobody has open until `need` bytes fit."""
+    def _evict(self, texts: Texts, ledger: Ledger, need: int) -> Ledger:
+        """Remove the least recently used files that nobody has open until `need` bytes fit.
+
+        Within the transaction: a file that another process accounts for between our count and our
+        note of it would be lost from the accounts.
+        """
         files = sorted(self._files())
         used = sum(size for _, size, _ in files)
         removed = 0
@@ -157,7 +166,7 @@ class Quota:
             if used + ledger.granted + need + slack <= limit:
                 break
             if _remove_unused(path):
-                self._index.delete(row_key(f"{path.parent.parent.name}-{path.name}"))
+                texts.delete(row_key(f"{path.parent.parent.name}-{path.name}"))
                 used -= size
                 removed += 1
         _log.debug("evicted %d files", removed)

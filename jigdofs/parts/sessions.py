@@ -16,7 +16,7 @@ import re
 import secrets
 from pathlib import Path
 
-from jigdofs.parts.index import Index, IndexTrouble
+from jigdofs.parts.index import Index, IndexTrouble, Texts
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile("[0-9a-f]{16}")
@@ -38,7 +38,7 @@ class Sessions:
     def __init__(self, directory: Path, index: Index) -> None:
         self._directory = directory
         self._index = index
-        self._clean: dict[str, None] | None = None
+        self._clean: frozenset[str] | None = None  # sessions that ended cleanly, once we looked
         self.own = secrets.token_hex(8)
         fresh = self._path(self.own + ".new")
         self._fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -73,16 +73,15 @@ class Sessions:
             return True
         if self._clean is None:
             try:
-                self._clean = self._ended()
+                self._clean = frozenset((self._index.get(_ENDED) or "").split())
             except IndexTrouble:
                 return False
         # one that ended after we looked is verified once too often: no harm
         return session in self._clean
 
-    def _ended(self) -> dict[str, None]:
-        """Return the sessions that ended cleanly, oldest first."""
-        text = self._index.get(_ENDED) or ""
-        return dict.fromkeys(name for name in text.split() if _NAME.fullmatch(name))
+    def _note_end(self, texts: Texts) -> None:
+        names = [*(texts.get(_ENDED) or "").split(), self.own]
+        texts.set(_ENDED, " ".join(names[-_REMEMBERED:]))
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind."""
@@ -104,9 +103,7 @@ class Sessions:
         """End cleanly: bring the files to disk, so that a power cut cannot belie the index."""
         try:
             _sync_filesystem(self._fd)
-            with self._index.transaction():
-                names = [*self._ended(), self.own]
-                self._index.set(_ENDED, " ".join(names[-_REMEMBERED:]))
+            self._index.atomically(self._note_end)
         except (IndexTrouble, OSError) as error:
             _log.info("the cache was not closed cleanly: %s", error)
         with contextlib.suppress(OSError):
