@@ -74,7 +74,11 @@ class Cache:
             with contextlib.suppress(FileExistsError), (directory / "CACHEDIR.TAG").open("xb") as tag:
                 tag.write(_CACHEDIR_TAG)
             self._index = Index(directory / "index")
-            self._sessions = Sessions(directory, self._index)
+            try:
+                self._sessions = Sessions(directory, self._index)
+            except OSError:
+                self._index.close()
+                raise
             self._objects = os.open(directory / "objects", OPEN_DIRECTORY)
             self._incoming = os.open(directory / "incoming", OPEN_DIRECTORY)
         except (OSError, IndexTrouble) as error:

@@ -31,6 +31,8 @@ def make_private(directory: Path) -> None:
         )
     if status.st_mode & 0o022:
         raise UnsafeCache(f"cache {directory} can be written by others; `chmod go-w {directory}' first")
+    if not os.access(directory, os.W_OK):
+        raise CacheError(f"cache {directory} cannot be written to")
     names = set(os.listdir(directory))
     if names - _FOREIGN_ALLOWED and names.isdisjoint(_OUR_NAMES):
         raise UnsafeCache(f"cache {directory} holds other things; name a directory of its own")

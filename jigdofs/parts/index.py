@@ -206,8 +206,19 @@ class Index:
 
 
 def _open_cache(directory: Path) -> Any:
+    cache = diskcache.Cache.__new__(diskcache.Cache)
+    try:
+        _begin(cache, directory)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            cache.close()  # one that failed half way keeps its connection
+        raise
+    return cache
+
+
+def _begin(cache: Any, directory: Path) -> None:
     # every setting is given, as a stored one would win over a default
-    return diskcache.Cache(
+    cache.__init__(
         str(directory),
         timeout=_BUSY_S,
         disk=_TextDisk,
