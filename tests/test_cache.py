@@ -1,6 +1,7 @@
 """Cache: what it gives out is right, the quota holds, and a hostile directory hurts nobody."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -946,3 +947,25 @@ def test_names_do_not_pile_up(directory: Path) -> None:
         cache.close()
     left = sum(len(files) for _, _, files in os.walk(directory / "objects"))
     assert rows() <= 4 * left + 10
+
+
+def test_writers_and_flushes_do_not_wait_for_each_other(directory: Path) -> None:
+    """Threads that reserve, keep and flush at the same time all come to an end."""
+    cache = open_at(directory, 64 * KIB)
+
+    def write(first: int) -> None:
+        for number in range(first, first + 60):
+            put(cache, content(number))
+
+    def flush() -> None:
+        for _ in range(300):
+            cache.flush()
+
+    works = [functools.partial(write, first) for first in (0, 1000, 2000)] + [flush, flush]
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    cache.close()

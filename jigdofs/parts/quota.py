@@ -51,7 +51,10 @@ class Quota:
         self._sessions = sessions
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
+        # `_lock` is held for moments, also by the index's thread: never wait for the index with it.
+        # `_asking` lets one thread ask at a time, and is never taken by the index's thread.
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._granted = 0  # of our grant, not reserved by anything
         self._written = 0  # finished since the accounts were last settled
 
@@ -59,10 +62,15 @@ class Quota:
         """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
         if self._max_bytes is not None and length > self._max_bytes:
             raise CacheError(f"{length} bytes are more than the whole cache may have")
-        with self._lock:
-            if self._granted < length:
-                self._granted += self._ask(length - self._granted)
-            self._granted -= length
+        with self._asking:
+            with self._lock:
+                missing = length - self._granted
+                if missing <= 0:
+                    self._granted -= length
+                    return
+            more = self._ask(missing)
+            with self._lock:
+                self._granted += more - length
 
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""
@@ -92,7 +100,7 @@ class Quota:
         self._index.atomically(give_back)
 
     def _ask(self, need: int) -> int:
-        """Get a grant for `need` bytes or more; evict if it must be. Called with the lock held."""
+        """Get a grant for `need` bytes or more; evict if it must be."""
         try:
             size = self._index.atomically(lambda texts: self._grant(texts, need))
         except (IndexTrouble, OSError) as error:
@@ -104,8 +112,9 @@ class Quota:
     def _grant(self, texts: Texts, need: int) -> int | None:
         """Grant ourselves `need` bytes, and some to spare if they fit; None if not even those do."""
         own = self._sessions.own
-        ledger = self._load(texts).settle(own, written=self._written)
-        self._written = 0
+        with self._lock:
+            written, self._written = self._written, 0
+        ledger = self._load(texts).settle(own, written=written)
         limit = self._limit(ledger.used)
         size = max(need, min(_GRANT_BYTES, limit // _GRANT_SHARE))
         granted = ledger.grant(own, size, limit)
