@@ -88,8 +88,8 @@ class MountOptions:
         umask: taken from 0555 and 0444.
         fuse: further options, passed to FUSE as they are.
         max_background: requests the kernel may have on the way that nobody waits for (M1).
-        read_ahead_kb: the kernel's own readahead, set where permitted. More than its 128 makes
-            sequential reads faster, but each step fetches more of what nobody asked for.
+        read_ahead_kb: the kernel's own readahead, set where permitted. 128 is its default: with 256,
+            xorriso extracting one package of 1.5 MB made it touch 8 parts beside it, with 128 2.
     """
 
     mountpoint: Path
@@ -99,4 +99,4 @@ class MountOptions:
     umask: int = 0
     fuse: tuple[str, ...] = ()
     max_background: int = 64
-    read_ahead_kb: int = 256
+    read_ahead_kb: int = 128

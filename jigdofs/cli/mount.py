@@ -84,9 +84,10 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--read-ahead-kb",
         type=types.positive,
-        default=256,
+        default=128,
         metavar="KIB",
-        help="how far the kernel reads ahead, set where permitted (default: %(default)s)",
+        help="how far the kernel reads ahead, set where permitted; more is faster, but fetches more that"
+        " nobody asked for (default: %(default)s)",
     )
 
 
