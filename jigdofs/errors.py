@@ -102,13 +102,13 @@ class InputError(JigdofsError):
     exit_code = EXIT_INPUT
 
 
-class Unreachable(InputError):  # noqa: N818  a state of the net
+class Unreachable(InputError):
     """Say that a .jigdo or a template cannot be fetched."""
 
     exit_code = EXIT_UNAVAILABLE
 
 
-class WrongTemplate(InputError):  # noqa: N818  a verdict on a file
+class WrongTemplate(InputError):
     """Say that the only templates to be had have another checksum than the .jigdo says."""
 
     exit_code = EXIT_MISMATCH
@@ -128,11 +128,11 @@ class FetchError(JigdofsError):
         super().__init__(f"{url}: {reason}")
 
 
-class NotThere(FetchError):  # noqa: N818  the word every mirror keeper uses for a 404
+class NotThere(FetchError):
     """Say that the location exists but lacks this file: no reason to think ill of the mirror."""
 
 
-class MirrorTrouble(FetchError):  # noqa: N818  an event, told to the mirror's health
+class MirrorTrouble(FetchError):
     """Say that the mirror could not be reached or did not do its work.
 
     Args:
@@ -146,11 +146,11 @@ class MirrorTrouble(FetchError):  # noqa: N818  an event, told to the mirror's h
         super().__init__(url, reason)
 
 
-class WrongContent(FetchError):  # noqa: N818  a verdict on one answer
+class WrongContent(FetchError):
     """Say that an answer cannot be the file: wrong length, wrong checksum, an encoding, a web page."""
 
 
-class PartUnavailable(JigdofsError):  # noqa: N818  a state of the world, not of the program
+class PartUnavailable(JigdofsError):
     """Say that no location gave the part.
 
     Args:
@@ -168,7 +168,7 @@ class PartUnavailable(JigdofsError):  # noqa: N818  a state of the world, not of
         super().__init__(f"part {name} cannot be had: {tried}")
 
 
-class ReadTimeout(JigdofsError):  # noqa: N818  named like the options that set it
+class ReadTimeout(JigdofsError):
     """Say that a read was given up because it took too long."""
 
 
@@ -176,13 +176,13 @@ class CacheError(JigdofsError):
     """Say that the cache directory cannot be used as it is, and what to do."""
 
 
-class UnsafeCache(CacheError):  # noqa: N818  a verdict on a directory
+class UnsafeCache(CacheError):
     """Say that others could have put files into the cache directory: it is refused."""
 
     exit_code = EXIT_INPUT
 
 
-class NoRoom(CacheError):  # noqa: N818  a state of the disks
+class NoRoom(CacheError):
     """Say that neither the cache nor any other place takes a file."""
 
     errno = errno.ENOSPC

@@ -147,22 +147,22 @@ def test_labels_that_explode(servers: str) -> None:
 @pytest.mark.parametrize(
     ("values", "servers", "mirrors", "expected"),
     [
-        (["L:a/x"], "L=file:", {}, ["/work/a/x", "/home/u/a/x"]),
-        (["L:x"], "L=file:sub/", {}, ["/work/sub/x", "/home/u/sub/x"]),
+        (["L:a/x"], "L=file:", {}, ["/cwd/a/x", "/home/u/a/x"]),
+        (["L:x"], "L=file:sub/", {}, ["/cwd/sub/x", "/home/u/sub/x"]),
         (["L:x"], "L=file:/abs/", {}, ["/abs/x"]),
         (["L:x"], "L=file:///abs/", {}, ["/abs/x"]),
         (["file:/abs/a%41 b"], "", {}, ["/abs/a%41"]),
         (["'file:/abs/a%41 b#c'"], "", {}, ["/abs/a%41 b#c"]),
-        (["rel/x"], "", {}, ["/work/rel/x", "/home/u/rel/x"]),
+        (["rel/x"], "", {}, ["/cwd/rel/x", "/home/u/rel/x"]),
         (["L:x"], "L=http://one/", {"L": ("/srv/mirror",)}, ["/srv/mirror/x", "http://one/x"]),
-        (["ftp://h/x", "gopher:x"], "L=ftp://h/", {}, ["/work/gopher:x", "/home/u/gopher:x"]),
+        (["ftp://h/x", "gopher:x"], "L=ftp://h/", {}, ["/cwd/gopher:x", "/home/u/gopher:x"]),
     ],
 )
 def test_local(
     values: list[str], servers: str, mirrors: dict[str, tuple[str, ...]], expected: list[str]
 ) -> None:
     """A local .jigdo may name local files, relative to the current directory and to itself, not unescaped."""
-    assert found(locator(values, servers, mirrors, directory="/work")) == expected
+    assert found(locator(values, servers, mirrors, directory="/cwd")) == expected
 
 
 @pytest.mark.parametrize("rest", ["../x", "a/../../x", "a/..", "..", "../../../../etc/passwd"])
@@ -213,4 +213,4 @@ def test_an_include_from_the_net() -> None:
     outer = jigdo.parse(b"[Servers]\nL=file:/srv/\n", LOCAL)
     inner = jigdo.parse(f"[Parts]\n{A.base64}=file:/etc/passwd\n{A.base64}=L:x\n".encode(), NET)
     whole = jigdo.merge(piece for piece in (*outer, *inner) if isinstance(piece, jigdo.JigdoFile))
-    assert [location.url for location in Locator(whole, {}, "/work").locations(A)] == ["/srv/x"]
+    assert [location.url for location in Locator(whole, {}, "/cwd").locations(A)] == ["/srv/x"]

@@ -46,7 +46,7 @@ _BY_SIZE = {algorithm.digest_size: algorithm for algorithm in Algorithm}
 _BY_BASE64_LENGTH = {22: 16, 43: 32}
 
 
-class InvalidChecksum(JigdofsError, ValueError):  # noqa: N818  only ever seen inside a FormatError
+class InvalidChecksum(JigdofsError, ValueError):
     """Say that a text is no checksum in jigdo's base64."""
 
 

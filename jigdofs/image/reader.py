@@ -29,7 +29,7 @@ _MAX_HINTS = 256
 _WOULD_BLOCK = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL}
 
 
-class _FileChanged(JigdofsError):  # noqa: N818  never seen outside this file but as a JigdofsError
+class _FileChanged(JigdofsError):
     """Say that a verified file lost bytes while it was open."""
 
 

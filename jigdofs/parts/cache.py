@@ -274,7 +274,7 @@ class Cache:
         return None
 
 
-class _WrongFile(OSError):  # noqa: N818  never leaves this file
+class _WrongFile(OSError):
     """Say that a file in the cache has the wrong content."""
 
 

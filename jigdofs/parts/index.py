@@ -34,7 +34,7 @@ _READ_TEXT = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = ? AND
 T = TypeVar("T")
 
 
-class IndexTrouble(CacheError):  # noqa: N818  caught by the cache, never seen by a user
+class IndexTrouble(CacheError):
     """Say that the index could not be read or written."""
 
 
