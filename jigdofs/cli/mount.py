@@ -84,7 +84,7 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--read-ahead-kb",
         type=types.positive,
-        default=128,
+        default=256,
         metavar="KIB",
         help="how far the kernel reads ahead, set where permitted; more is faster, but fetches more that"
         " nobody asked for (default: %(default)s)",

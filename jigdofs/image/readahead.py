@@ -1,7 +1,7 @@
 """When and how far to fetch ahead of a sequential reader: pure, one object per open file handle.
 
 Laziness comes first: somebody who reads one package through must not make us fetch the next one.
-So nothing is fetched ahead before a reader has gone through two whole parts without a jump.
+So nothing is fetched ahead before a reader has gone through three whole parts without a jump.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from jigdofs.image.layout import Layout
 SLACK_BYTES = 1 << 20
 """How far from the expected place a read still counts as sequential: the kernel's own readahead
 sends its requests in parallel, so they arrive out of order."""
-EXTENTS_BEFORE = 4
-"""Extents a reader must have gone through whole: two parts, each followed by its padding. Ends of
+EXTENTS_BEFORE = 6
+"""Extents a reader must have gone through whole: three parts, each followed by its padding. Ends of
 neighbours do not count: the kernel reads whole pages, so it touches them with every part."""
 FIRST_BYTES = 1 << 20
 MAX_EXTENTS = 256
