@@ -22,8 +22,6 @@ Fill = Callable[[Spool, Ticket], Awaitable[OpenFile]]
 """Fill a spool, verify it and finish it."""
 Write = Callable[[bytes], None]
 
-MADE_URGENCY = Urgency.FOREGROUND
-
 
 class ObjectStore:
     """Open files by key, each obtained once however many ask.
@@ -33,7 +31,6 @@ class ObjectStore:
         flights: what is on its way.
         open_files: what is open.
         fallbacks: where files are written that the cache does not take.
-        on_new: told the length of every file that was not in the cache before.
     """
 
     def __init__(
