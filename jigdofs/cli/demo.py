@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import os
 import signal
@@ -66,12 +67,11 @@ def _read(path: Path, image: DemoImage, mirror: Mirror) -> int:
     status = path.stat()
     print(f"          {path.name} has {status.st_size:,} bytes, {status.st_blocks * 512:,} of them are here")
     part = image.parts[len(image.parts) // 2]
-    # O_DIRECT: the kernel reads whole pages otherwise, and thus touches the parts beside this one
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    try:
-        data = os.pread(fd, part.length, part.offset)
-    finally:
-        os.close(fd)
+    # a file object, not a bare descriptor: Ctrl-C just after os.open would leak that, and keep the mount busy
+    with path.open("rb", buffering=0) as file:
+        # the kernel reads whole pages otherwise, and thus touches the parts beside this one
+        fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)
+        data = os.pread(file.fileno(), part.length, part.offset)
     if hashlib.sha256(data).hexdigest() != part.sha256:
         print(f"WRONG     {part.path} has another checksum than on the mirror")
         return EXIT_MISMATCH
@@ -106,5 +106,7 @@ def _mounted(jigdo: str, directory: Path) -> Iterator[Path]:
     try:
         yield mountpoint
     finally:
-        subprocess.run([*program, "umount", str(mountpoint)], check=True)
+        if subprocess.run([*program, "umount", str(mountpoint)], check=False).returncode:
+            # a desktop's indexer may be looking into it just now
+            subprocess.run([*program, "umount", "--lazy", str(mountpoint)], check=True)
         print("unmounted, and everything removed")
