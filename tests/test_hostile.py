@@ -91,6 +91,11 @@ class CountingParts:
 
 class Nothing:
     fd = -1
+    start = 0
+    foreign = False
+
+    def unchanged(self) -> bool:
+        return True
 
     def unpin(self) -> None:
         pass

@@ -17,6 +17,17 @@ class OpenFile(Protocol):
     def fd(self) -> int:
         """Descriptor to `pread` from; valid until the next await unless pinned."""
 
+    @property
+    def start(self) -> int:
+        """Offset in it at which the verified bytes begin."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether others may write to it, so that `unchanged` must be asked after reading."""
+
+    def unchanged(self) -> bool:
+        """Tell whether it is still what was verified."""
+
     def unpin(self) -> None:
         """Allow the descriptor to be closed again."""
 

@@ -112,10 +112,12 @@ class ImageReader:
         if file is None:
             return wanted
         try:
-            got = os.preadv(file.fd, [view], offset, os.RWF_NOWAIT)
+            got = os.preadv(file.fd, [view], file.start + offset, os.RWF_NOWAIT)
         except OSError as error:
             if error.errno not in _WOULD_BLOCK:
-                raise JigdofsError(f"cannot read from the cache: {error.strerror}") from error
+                raise JigdofsError(f"cannot read a verified file: {error.strerror}") from error
+            return wanted
+        if file.foreign and not file.unchanged():
             return wanted
         if got == len(view):
             return None
@@ -153,7 +155,7 @@ class ImageReader:
         for last_try in (False, True):
             file: OpenFile = await wanted.opener.open(wanted.key)
             try:
-                await trio.to_thread.run_sync(_read_fully, file.fd, wanted.view, wanted.offset)
+                await trio.to_thread.run_sync(_read_fully, file, wanted.view, wanted.offset)
             except _FileChanged:
                 if last_try:
                     raise
@@ -179,14 +181,17 @@ class ImageReader:
                     return
 
 
-def _read_fully(fd: int, view: memoryview, offset: int) -> None:
+def _read_fully(file: OpenFile, view: memoryview, offset: int) -> None:
     """Read until the view is full; a file that ends early was changed behind our back."""
+    offset += file.start
     while view:
         try:
-            got = os.preadv(fd, [view], offset)
+            got = os.preadv(file.fd, [view], offset)
         except OSError as error:
-            raise JigdofsError(f"cannot read from the cache: {error.strerror}") from error
+            raise JigdofsError(f"cannot read a verified file: {error.strerror}") from error
         if not got:
             raise _FileChanged("a file in the cache became shorter while it was read")
         view = view[got:]
         offset += got
+    if file.foreign and not file.unchanged():
+        raise _FileChanged("a local file changed while it was read")

@@ -1,7 +1,7 @@
 """Obtain one part: ask its locations in turn until the checksum is right. The verdict falls here.
 
 Invariants of this file:
-* A spool is finished only after length and checksum matched.
+* A sink is finished only after length and checksum matched.
 * Every transfer ends (the fetcher sees to it) and their number is bounded.
 * Bytes of a broken transfer are used again, by whatever mirror comes next; when the sum is then
   wrong nobody can be blamed, and the part is fetched anew from one mirror at a time.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
@@ -25,12 +26,11 @@ from jigdofs.errors import (
 )
 from jigdofs.fetch.fetcher import Answer, Fetcher, Request
 from jigdofs.fetch.url import without_credentials
+from jigdofs.format.checksum import Checksum
 from jigdofs.format.part import Part
 from jigdofs.parts.locations import Location
 from jigdofs.parts.mirrors import Mirrors
-from jigdofs.parts.open_file import OpenFile
 from jigdofs.parts.slots import Ticket
-from jigdofs.parts.spool import Spool
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +38,30 @@ BATCH_BYTES = 512 << 10
 """Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 750 us."""
 _MAX_PAUSE_S = 10.0
 _WRONG_TRIES = 2  # wrong content may be a proxy's bad moment; twice it is the mirror's
+
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Sink(Protocol[T_co]):
+    """Where a part is written: a `Spool`, or its place in an image. All methods block."""
+
+    @property
+    def received(self) -> int:
+        """Bytes written so far."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+
+    def restart(self) -> None:
+        """Forget what was written."""
+
+    def checksum(self) -> Checksum:
+        """Return the checksum of what was written so far."""
+
+    def finish(self) -> T_co:
+        """Keep what was written: it is complete and right."""
 
 
 class Acquirer:
@@ -48,14 +72,12 @@ class Acquirer:
         self._mirrors = mirrors
         self._options = options
 
-    async def acquire(
-        self, part: Part, locations: Sequence[Location], spool: Spool, ticket: Ticket
-    ) -> OpenFile:
-        """Fill the spool with the part and finish it; raise `PartUnavailable`."""
+    async def acquire(self, part: Part, locations: Sequence[Location], sink: Sink[T], ticket: Ticket) -> T:
+        """Fill the sink with the part and finish it; raise `PartUnavailable`."""
         attempts: list[FetchError] = []
         left = dict.fromkeys(locations)
         wrong: Counter[Location] = Counter()
-        receiver = _PartReceiver(part, spool)
+        receiver = _PartReceiver(part, sink)
         for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
@@ -91,25 +113,31 @@ class Acquirer:
         self._mirrors.blame(location.mirror)
 
     async def _attempt(
-        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket, *, alternatives: bool
-    ) -> OpenFile:
+        self,
+        part: Part,
+        location: Location,
+        receiver: _PartReceiver[T],
+        ticket: Ticket,
+        *,
+        alternatives: bool,
+    ) -> T:
         """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
         receiver.patience_s = self._options.patience_s if alternatives else None
         try:
-            file = await self._complete(part, location, receiver, ticket)
+            kept = await self._complete(part, location, receiver, ticket)
         except WrongContent:
             if not receiver.mixed:
                 raise
             _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
             receiver.restart()
-            file = await self._complete(part, location, receiver, ticket)
+            kept = await self._complete(part, location, receiver, ticket)
         self._mirrors.succeeded(location.mirror, part.length)
-        return file
+        return kept
 
     async def _complete(
-        self, part: Part, location: Location, receiver: _PartReceiver, ticket: Ticket
-    ) -> OpenFile:
+        self, part: Part, location: Location, receiver: _PartReceiver[T], ticket: Ticket
+    ) -> T:
         if not location.host:
             await self._fetch(part, location, receiver)
         else:
@@ -117,7 +145,7 @@ class Acquirer:
                 await self._fetch(part, location, receiver)
         return await receiver.finish()
 
-    async def _fetch(self, part: Part, location: Location, receiver: _PartReceiver) -> None:
+    async def _fetch(self, part: Part, location: Location, receiver: _PartReceiver[T]) -> None:
         if part.length and receiver.received == part.length:
             receiver.restart()
         request = Request(
@@ -126,22 +154,23 @@ class Acquirer:
         await self._fetcher.fetch(request, receiver)
 
 
-class _PartReceiver:
+class _PartReceiver(Generic[T]):
     """Gather a part's bytes and have them hashed and written in batches by a worker thread."""
 
-    def __init__(self, part: Part, spool: Spool) -> None:
+    def __init__(self, part: Part, sink: Sink[T]) -> None:
         self._part = part
-        self._spool = spool
+        self._sink = sink
         self._batch: list[bytes] = []
         self._batched = 0
-        self._contributors: set[str] = set()
+        # what the sink holds already may be anybody's, and wrong
+        self._contributors: set[str] = {""} if sink.received else set()
         self.location: Location | None = None
         self.patience_s: float | None = None
 
     @property
     def received(self) -> int:
         """Bytes taken in so far, batched ones included."""
-        return self._spool.received + self._batched
+        return self._sink.received + self._batched
 
     @property
     def mixed(self) -> bool:
@@ -162,7 +191,7 @@ class _PartReceiver:
         if self._batched >= BATCH_BYTES:
             await trio.to_thread.run_sync(self._write)
 
-    async def finish(self) -> OpenFile:
+    async def finish(self) -> T:
         """Check the whole and keep it; raise `WrongContent`."""
         return await trio.to_thread.run_sync(self._finish)
 
@@ -171,17 +200,17 @@ class _PartReceiver:
         self._batch.clear()
         self._batched = 0
         self._contributors.clear()
-        self._spool.restart()
+        self._sink.restart()
 
     def _write(self) -> None:
         batch, self._batch, self._batched = self._batch, [], 0
         for data in batch:
-            self._spool.write(data)
+            self._sink.write(data)
 
-    def _finish(self) -> OpenFile:
+    def _finish(self) -> T:
         self._write()
-        checksum = self._spool.checksum()
+        checksum = self._sink.checksum()
         if checksum != self._part.checksum:
             assert self.location is not None
             raise WrongContent(without_credentials(self.location.url), f"has the wrong checksum {checksum}")
-        return self._spool.finish()
+        return self._sink.finish()

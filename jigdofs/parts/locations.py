@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jigdofs.fetch import url as urls
 from jigdofs.format import jigdo
 from jigdofs.format.checksum import Checksum
+from jigdofs.format.part import Part
 
 MAX_LOCATIONS = 64
 """Most locations of one part that are tried."""
@@ -100,6 +101,11 @@ class Locator:
             if len(found) >= MAX_LOCATIONS:
                 break
         return list(found.values())[:MAX_LOCATIONS]
+
+    def names(self, part: Part) -> set[str]:
+        """Return the leaf names that a part has in the .jigdo: what a local copy is probably called."""
+        targets = (mapping.target for mapping in self._jigdo.mappings(part.checksum))
+        return {target.rsplit("/", 1)[-1].rpartition(":")[2] for target in targets}
 
     def _routes(self, mappings: list[jigdo.Mapping]) -> Iterator[_Route]:
         """Expand labels, depth first and in file order; a label that leads to itself leads nowhere."""

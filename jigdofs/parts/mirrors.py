@@ -58,6 +58,11 @@ class Mirrors:
         """Return the record of a mirror."""
         return self._health.setdefault(mirror, Health())
 
+    def records(self) -> dict[str, Health]:
+        """Return the records of those mirrors that gave anything, their credentials left out."""
+        given = {mirror: health for mirror, health in self._health.items() if health.files}
+        return {without_credentials(mirror): health for mirror, health in given.items()}
+
     def slots(self, host: str) -> Slots:
         """Return the slots of a host."""
         slots = self._slots.get(host)

@@ -21,20 +21,35 @@ class Fingerprint(NamedTuple):
 
 
 class OpenFile:
-    """A verified file, closed when it is discarded and nobody has it pinned."""
+    """A verified file, or a verified stretch of one, closed when it is discarded and nobody has it pinned.
 
-    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd")
+    Args:
+        fd: its descriptor, now owned by this.
+        fingerprint: of the whole file, taken before it was verified.
+        start: where the stretch begins.
+        length: of the stretch; None for the whole file.
+        foreign: others may write to it, unlike to a file in the cache: whoever reads asks `unchanged`
+            again after reading.
+    """
 
-    def __init__(self, fd: int, fingerprint: Fingerprint) -> None:
+    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd", "foreign", "size", "start")
+
+    def __init__(
+        self,
+        fd: int,
+        fingerprint: Fingerprint,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        foreign: bool = False,
+    ) -> None:
         self.fd = fd
+        self.start = start
+        self.size = fingerprint.size if length is None else length
+        self.foreign = foreign
         self._fingerprint = fingerprint
         self._pins = 0
         self._discarded = False
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return self._fingerprint.size
 
     def unchanged(self) -> bool:
         """Tell whether nobody wrote to it since it was verified; asked for every read, so kept short."""
