@@ -6,6 +6,7 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     ├── UsageError             3    EINVAL  the user: options or arguments
     ├── FormatError            3    EIO     whoever made the .jigdo or .template
     ├── InputError             3    EIO     the user: a named file cannot be read
+    │   ├── SourceChanged      3    EIO     … or a local file is not what was found there
     │   ├── Unreachable        1    EIO     … or cannot be fetched, perhaps only now
     │   └── WrongTemplate      2    EIO     … or a template belongs to another .jigdo
     ├── FetchError             1    EIO     one location failed; the next one is tried
@@ -13,6 +14,8 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     │   ├── MirrorTrouble      1    EIO     … perhaps for all files (refused, 5xx, stalled)
     │   └── WrongContent       1    EIO     … it answered with something else
     ├── PartUnavailable        1    EIO     every location of a part failed
+    ├── Incomplete             1    EIO     an image lacks parts; what is there is kept
+    ├── WrongImage             2    EIO     an image has another checksum than it should
     ├── ReadTimeout            1    EIO     a read took longer than it may
     ├── CacheError             1    EIO     the cache directory cannot be used
     │   ├── UnsafeCache        3    EIO     … because others could have written to it
@@ -102,6 +105,10 @@ class InputError(JigdofsError):
     exit_code = EXIT_INPUT
 
 
+class SourceChanged(InputError):
+    """Say that a local file that may hold a part is no longer what was found there, or cannot be read."""
+
+
 class Unreachable(InputError):
     """Say that a .jigdo or a template cannot be fetched."""
 
@@ -166,6 +173,16 @@ class PartUnavailable(JigdofsError):
             or "no usable location is known for it; name a --mirror for its label"
         )
         super().__init__(f"part {name} cannot be had: {tried}")
+
+
+class Incomplete(JigdofsError):
+    """Say that an image could not be completed, and what to do."""
+
+
+class WrongImage(JigdofsError):
+    """Say that an image, put together from right parts, has another checksum than it should."""
+
+    exit_code = EXIT_MISMATCH
 
 
 class ReadTimeout(JigdofsError):

@@ -14,9 +14,15 @@ import pytest
 from tests.kit.mounts import REPOSITORY
 
 PACKAGE = REPOSITORY / "jigdofs"
-HEAVY = ("trio", "httpx", "diskcache", "rich", "pyfuse3")
+HEAVY = ("trio", "httpx", "diskcache", "pycdlib", "rich", "pyfuse3")
 # one gate per third party: what may import it
-GATES = {"httpx": "jigdofs.fetch.http", "diskcache": "jigdofs.parts.index", "pyfuse3": "jigdofs.fuse"}
+GATES = {
+    "httpcore": "jigdofs.fetch.http",
+    "httpx": "jigdofs.fetch.http",
+    "diskcache": "jigdofs.parts.index",
+    "pycdlib": "jigdofs.sources.iso",
+    "pyfuse3": "jigdofs.fuse",
+}
 
 
 @dataclass(frozen=True)
@@ -129,15 +135,26 @@ def test_image_knows_no_http_cache_or_fuse() -> None:
         assert offences("jigdofs.image", room) == []
 
 
+def test_sources_know_files_only() -> None:
+    """Local files and old images are read by blocking code that knows no loop, cache, mirror or mount."""
+    allowed = ("jigdofs.sources", "jigdofs.errors", "jigdofs.format", "jigdofs.parts.open_file")
+    assert offences("jigdofs.sources", "jigdofs", *allowed) == []
+    assert offences("jigdofs.sources", "trio") == []
+
+
 def test_lower_rooms_do_not_import_higher_ones() -> None:
     """Imports point down only."""
     floors = [
         ("jigdofs.errors", "jigdofs.config"),
         ("jigdofs.format",),
-        ("jigdofs.fetch", "jigdofs.image"),
+        ("jigdofs.fetch", "jigdofs.image", "jigdofs.hashing", "jigdofs.named_files"),
         ("jigdofs.parts",),
+        ("jigdofs.sources",),
+        ("jigdofs.build",),
         ("jigdofs.documents", "jigdofs.templates", "jigdofs.load"),
+        ("jigdofs.download", "jigdofs.local_parts"),
         ("jigdofs.wiring",),
+        ("jigdofs.batch",),
         ("jigdofs.fuse",),
         ("jigdofs.cli",),
     ]
@@ -150,7 +167,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
 
 @pytest.mark.parametrize("third_party", GATES)
 def test_one_gate_per_third_party(third_party: str) -> None:
-    """One place imports httpx, one diskcache, and only `fuse` imports pyfuse3."""
+    """One place imports httpx and httpcore, one diskcache, one pycdlib; only `fuse` imports pyfuse3."""
     gate = GATES[third_party]
     importers = {found.importer for found in IMPORTS if within(found.imported, third_party)}
     assert {importer for importer in importers if not within(importer, gate)} == set()
