@@ -9,6 +9,7 @@ import sys
 from typing import Protocol, cast
 
 from jigdofs import __version__
+from jigdofs.cli import jigdo_file
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
@@ -26,9 +27,22 @@ VERBS = {
     "umount": "end a mount",
     "info": "tell what is in a .jigdo and what of it is here already",
     "list-template": "list where every byte of an image comes from (as jigdo-file does)",
+    "print-missing": "print where the parts are that an image lacks, one location each",
+    "print-missing-all": "print all locations of the parts that an image lacks",
+    "verify": "compare an image with every checksum that its template and .jigdo give",
+    "md5sum": "print MD5 checksums of files (as jigdo-file does)",
+    "sha256sum": "print SHA-256 checksums of files (as jigdo-file does)",
     "demo": "build a small image, mount it lazily, prove its checksum, leave nothing behind",
 }
-ALIASES = {"ls": "list-template", "unmount": "umount"}
+ALIASES = {
+    "ls": "list-template",
+    "md5": "md5sum",
+    "pm": "print-missing",
+    "pma": "print-missing-all",
+    "sha256": "sha256sum",
+    "unmount": "umount",
+    "ver": "verify",
+}
 
 _USAGE = """\
 usage: jigdofs VERB [ARGUMENT...]
@@ -78,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in _OUTPUT_ERRORS:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"jigdofs: cannot write the output: {error.strerror}", file=sys.stderr)
+        print(f"{jigdo_file.program()}: cannot write the output: {error.strerror}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     except (JigdofsError, BaseExceptionGroup) as error:
         leaf = leaf_of(error)
@@ -86,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         if not isinstance(leaf, JigdofsError):
             raise
-        print(f"jigdofs: {leaf}", file=sys.stderr)
+        print(f"{jigdo_file.program()}: {leaf}", file=sys.stderr)
         return leaf.exit_code
     return code
 
@@ -107,6 +121,8 @@ def _dispatch(argv: list[str]) -> int:
         os.getcwd()  # relative names are relative to a directory that exists
     except OSError as error:
         raise UsageError(f"the current directory cannot be used: {error.strerror}") from error
+    if jigdo_file.called_as_jigdo_file():
+        return _as_jigdo_file(argv)
     if not argv:
         print(_help(), end="", file=sys.stderr)
         return UsageError.exit_code
@@ -120,16 +136,43 @@ def _dispatch(argv: list[str]) -> int:
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
         raise UsageError(f"there is no verb `{verb}'; `jigdofs --help' lists them{_nearest(verb)}")
+    return _run(verb, rest, prog=f"jigdofs {verb}", abbreviate=False)
+
+
+def _as_jigdo_file(argv: list[str]) -> int:
+    """Do as jigdo-file does: the command may stand anywhere among the options."""
+    line = jigdo_file.command_line(argv)
+    verb = jigdo_file.VERBS.get(line.command or "", "")
+    if line.wants_version:
+        print(jigdo_file.version())
+    if line.wants_help and verb not in VERBS:
+        print(jigdo_file.usage(VERBS), end="")
+    if line.wants_version or (line.wants_help and verb not in VERBS):
+        return EXIT_OK
+    if line.command is None:
+        raise UsageError("give a command; `jigdo-file --help' lists them")
+    if verb not in VERBS:
+        raise UsageError(f"there is no command `{line.command}'; `jigdo-file --help' lists them")
+    rest = ["--help", *line.rest] if line.wants_help else line.rest
+    return _run(verb, rest, prog=f"jigdo-file {verb}", abbreviate=True)
+
+
+def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
+    """Load a verb, and it alone; read its options; do it."""
     module = cast(Verb, importlib.import_module(f"jigdofs.cli.{verb.replace('-', '_')}"))
-    parser = Parser(prog=f"jigdofs {verb}", description=VERBS[verb].capitalize() + ".")
+    parser = Parser(prog=prog, description=VERBS[verb].capitalize() + ".")
     module.add_arguments(parser)
+    if verb in jigdo_file.COMMANDS:
+        rest = jigdo_file.permuted(parser, rest, abbreviate=abbreviate)
     return module.run(parser.parse_args(rest))
 
 
 def _help() -> str:
-    short = {verb: f"{verb}, {alias}" for alias, verb in ALIASES.items() if alias != "unmount"}
-    lines = [f"  {short.get(verb, verb):<19}{text}\n" for verb, text in VERBS.items()]
-    return _USAGE + "".join(lines) + _EPILOG
+    import textwrap
+
+    lines = [f"  {verb:<19}{text}\n" for verb, text in VERBS.items()]
+    shorts = ", ".join(f"{alias} ({verb})" for alias, verb in ALIASES.items() if alias != "unmount")
+    return _USAGE + "".join(lines) + textwrap.fill(f"short names: {shorts}", 95) + "\n" + _EPILOG
 
 
 def _nearest(verb: str) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from jigdofs.cli import jigdo_file
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_OK, InputError, UsageError
+from jigdofs.errors import EXIT_OK, UsageError
 from jigdofs.format.checksum import Algorithm, Checksum, to_base64
-from jigdofs.format.template import Entry, ImageInfo, UnmatchedData, has_header, read_desc, read_entries
+from jigdofs.format.template import (
+    Entry,
+    ImageInfo,
+    MatchedFile,
+    UnmatchedData,
+    has_header,
+    read_desc,
+    read_entries,
+)
 
 _EPILOG = """\
 One line an extent, in image order: kind, offset, length, checksum, rsync64. A .tmp file of
@@ -19,43 +26,37 @@ jigdo-file may be given as well: what it holds already is listed as `have-file'.
 
 
 def add_arguments(parser: Parser) -> None:
-    """Describe the options; those of jigdo-file that name files are understood."""
+    """Describe the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", nargs="?", type=Path, metavar="TEMPLATE", help="a .template or .tmp file")
-    parser.add_argument("-t", "--template", type=Path, metavar="FILE", help="the same")
-    parser.add_argument("-j", "--jigdo", type=Path, metavar="FILE", help="deduce the template's name from it")
-    parser.add_argument("-i", "--image", type=Path, metavar="FILE", help="deduce the template's name from it")
-    parser.add_argument("--hex", action="store_true", help="write checksums in hexadecimal, not base64")
-    parser.add_argument("--no-hex", dest="hex", action="store_false", help=argparse.SUPPRESS)
+    shown = ("template", "jigdo", "image", "hex")
+    jigdo_file.add_arguments(parser, shown=shown, files_help="the template, if no option names it")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the list."""
-    path = _template(arguments)
-    try:
-        with path.open("rb") as file:
-            if not has_header(file):
-                print(f"jigdofs: warning: {path}: is not a template file", file=sys.stderr)
-            offset, desc = read_desc(file, str(path))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    for line in _lines(read_entries(desc, source=str(path), offset=offset), use_hex=arguments.hex):
+    options = jigdo_file.options(arguments)
+    name = _template(options)
+    with jigdo_file.opened(name) as file:
+        if not has_header(file):
+            jigdo_file.warn(f"{name}: is not a template file")
+        offset, desc = read_desc(file, name)
+    for line in _lines(read_entries(desc, source=name, offset=offset), use_hex=options.hex):
         print(line)
     return EXIT_OK
 
 
-def _template(arguments: argparse.Namespace) -> Path:
-    given: Path | None = arguments.file or arguments.template
-    if arguments.file is not None and arguments.file.suffix == ".jigdo":
-        given = arguments.file.with_suffix(".template")
-    if given is None:
-        for other in (arguments.image, arguments.jigdo):
-            if other is not None:
-                given = Path(other).with_suffix(".template")
-                break
-    if given is None:
-        raise UsageError("which template? give its name; see `jigdofs list-template --help'")
-    return given
+def _template(options: jigdo_file.JigdoFileOptions) -> str:
+    """Return the template's name; jigdo-file knows none but that of the options."""
+    name = options.names.template
+    if name is None and len(options.operands) == 1:
+        (name,) = options.operands
+        if name.endswith(".jigdo"):
+            name = name.removesuffix(".jigdo") + ".template"
+    if name is None:
+        raise UsageError(f"which template? give its name; see `{jigdo_file.program()} list-template --help'")
+    if name == jigdo_file.STDIN:
+        raise UsageError("a template is not listed from stdin; give the name of a file")
+    return name
 
 
 def _lines(entries: Iterator[Entry], *, use_hex: bool) -> Iterator[str]:
@@ -71,12 +72,16 @@ def _lines(entries: Iterator[Entry], *, use_hex: bool) -> Iterator[str]:
         if isinstance(entry, ImageInfo):
             yield f"image-info-{name:<6} {entry.length:>12} {entry.block_length:>12} {checksum}"
             continue
-        kind = "have-file" if entry.written else "need-file"
-        # jigdo-file 0.8 leaves the md5 out of the kind of a written file
-        kind += "" if entry.written and name == "md5" else f"-{name}"
-        rsync64 = "" if entry.rsync64 is None else f" {_text(entry.rsync64, use_hex=use_hex):>12}"
-        yield f"{kind:<17} {position:>12} {entry.length:>12} {checksum}{rsync64}"
+        rsync64 = _text(entry.rsync64 or bytes(8), use_hex=use_hex)  # format 1.0 has none
+        yield f"{_kind(entry, name)} {position:>12} {entry.length:>12} {checksum} {rsync64:>12}"
         position += entry.length
+
+
+def _kind(part: MatchedFile, name: str) -> str:
+    """Pad as jigdo-file does: a written part has a column less, and no md5 in its kind."""
+    if part.written:
+        return f"{'have-file' if name == 'md5' else f'have-file-{name}':<16}"
+    return f"{f'need-file-{name}':<17}"
 
 
 def _checksum(checksum: Checksum, *, use_hex: bool) -> str:
