@@ -77,6 +77,19 @@ class InputOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Local files that may hold parts.
+
+    Attributes:
+        paths: directories, files and old images.
+        avoid: places that are not entered: where this process itself mounts.
+    """
+
+    paths: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MountOptions:
     """How the mount looks to the kernel and to its users.
 

@@ -6,21 +6,24 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
+from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions, SourceOptions
 from jigdofs.documents import Documents
+from jigdofs.download import Supply
 from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.fetch.fetcher import Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.format.checksum import Algorithm
+from jigdofs.format.part import Part
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
 from jigdofs.load import LoadedImage, Loader, unique_names
+from jigdofs.local_parts import LocalParts
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flights
@@ -31,6 +34,8 @@ from jigdofs.parts.open_file import OpenFiles
 from jigdofs.parts.presence import Presence
 from jigdofs.parts.spool import MemoryPlace, Place, TemporaryPlace
 from jigdofs.parts.store import PartStore
+from jigdofs.sources.remembered import Remembered
+from jigdofs.sources.sources import Sources
 from jigdofs.templates import Progress, Templates
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ MAX_OPEN_BYTES = 4 << 30
 MEMORY_BYTES = 64 << 20
 _FLUSH_INTERVAL_S = 5.0
 _DEFAULT_FREE_BYTES = 1 << 30
+_NO_SOURCES = SourceOptions()
 _PSEUDO_LABELS = frozenset(algorithm.value for algorithm in Algorithm)
 
 
@@ -148,6 +154,13 @@ async def _foundation(
     return _Foundation(cache, SchemeFetcher(http, FileFetcher(fetch_options.stall_timeout_s)), fallbacks)
 
 
+def _loader(house: _Foundation, fetch_options: FetchOptions, progress: Progress | None) -> Loader:
+    return Loader(
+        Documents(house.fetcher, house.cache, fetch_options),
+        Templates(house.fetcher, house.cache, house.fallbacks, fetch_options, progress),
+    )
+
+
 async def _load(
     stack: contextlib.AsyncExitStack,
     house: _Foundation,
@@ -156,10 +169,7 @@ async def _load(
     progress: Progress | None,
 ) -> list[LoadedImage]:
     """Load all images; their templates are closed with the stack."""
-    loader = Loader(
-        Documents(house.fetcher, house.cache, fetch_options),
-        Templates(house.fetcher, house.cache, house.fallbacks, fetch_options, progress),
-    )
+    loader = _loader(house, fetch_options, progress)
     loaded = []
     for source in inputs.sources:
         for image in await loader.load(source, inputs.image):
@@ -195,12 +205,95 @@ async def load_images(
         yield await _load(stack, house, inputs, fetch_options, progress), house.cache
 
 
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What downloads need, whichever .jigdo they are of; connections and what is known of mirrors last.
+
+    Attributes:
+        loader: loads a .jigdo and its templates; the caller closes these.
+        mirrors: how each did.
+        remembered: what is known of local files, or None.
+        supply: says where the parts of an image come from, given its sources.
+    """
+
+    loader: Loader
+    mirrors: Mirrors
+    remembered: Remembered | None
+    supply: Callable[[LoadedImage, Sources | None], Supply]
+
+
+@contextlib.asynccontextmanager
+async def open_workshop(
+    user_mirrors: Mapping[str, tuple[str, ...]],
+    cache_options: CacheOptions | None,
+    fetch_options: FetchOptions,
+    *,
+    keep_parts: bool,
+    progress: Progress | None = None,
+) -> AsyncIterator[Workshop]:
+    """Keep everything running that downloads need.
+
+    Args:
+        user_mirrors: label -> URL prefixes or directories that the user prefers.
+        cache_options: where verified parts may be already.
+        fetch_options: how transfers behave.
+        keep_parts: fetch into the cache, and copy from there.
+        progress: told how templates come in.
+
+    Raises:
+        JigdofsError: the cache directory is unsafe.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        house = await _foundation(stack, cache_options, fetch_options)
+        mirrors = Mirrors(fetch_options.connections, trio.current_time)
+        acquirer = Acquirer(house.fetcher, mirrors, fetch_options)
+        remembered = await stack.enter_async_context(_remembered(cache_options))
+        objects = None
+        if keep_parts and house.cache is not None:
+            open_files = _open_files(cache_options)
+            stack.callback(open_files.close)
+            nursery = await stack.enter_async_context(_background())
+            objects = ObjectStore(house.cache, Flights(nursery), open_files, house.fallbacks)
+
+        def supply(image: LoadedImage, sources: Sources | None) -> Supply:
+            locator = Locator(image.description, user_mirrors, image.directory)
+            store = PartStore(objects, acquirer, locator, _ignore) if objects is not None else None
+            return Supply(locator, acquirer, fetch_options.connections, house.cache, sources, store)
+
+        yield Workshop(_loader(house, fetch_options, progress), mirrors, remembered, supply)
+
+
+def _ignore(_part: Part) -> None:
+    """Have nothing to count."""
+
+
+@contextlib.asynccontextmanager
+async def _remembered(options: CacheOptions | None) -> AsyncIterator[Remembered | None]:
+    """Have what is known of local files, which is kept where the cache is."""
+    remembered = await trio.to_thread.run_sync(open_remembered, options)
+    try:
+        yield remembered
+    finally:
+        if remembered is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(remembered.close)
+
+
+def open_remembered(options: CacheOptions | None) -> Remembered | None:
+    """Open what is known of local files, or None where nothing is to be kept."""
+    if options is None or not options.directory.is_dir():
+        return None
+    return Remembered(str(options.directory / "scanned.db"), report=_log.warning)
+
+
 @contextlib.asynccontextmanager
 async def open_images(
     inputs: InputOptions,
     cache_options: CacheOptions | None,
     fetch_options: FetchOptions,
     read_options: ReadOptions,
+    *,
+    source_options: SourceOptions = _NO_SOURCES,
     progress: Progress | None = None,
 ) -> AsyncIterator[Images]:
     """Load the images and keep everything running that reading them needs.
@@ -218,6 +311,12 @@ async def open_images(
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         acquirer = Acquirer(house.fetcher, mirrors, fetch_options)
+        local = None
+        if source_options.paths:
+            remembered = await stack.enter_async_context(_remembered(cache_options))
+            local = LocalParts(_sources(source_options, remembered))
+            lengths = {part.length for image in loaded for _, part in image.layout.parts()}
+            nursery.start_soon(local.search, lengths)
 
         def build(name: str, image: LoadedImage) -> Image:
             presence = Presence(image.layout, house.cache)
@@ -225,7 +324,9 @@ async def open_images(
             reader = ImageReader(
                 image.layout,
                 RawData(image.template_file, image.chunks, objects),
-                PartStore(objects, acquirer, locator, presence.add),
+                PartStore(
+                    objects, acquirer, locator, presence.add, local.find if local is not None else None
+                ),
                 timeout_s=read_options.timeout_s,
                 readahead_bytes=_readahead_bytes(read_options, cache_options),
             )
@@ -234,6 +335,10 @@ async def open_images(
         images = tuple(build(name, image) for name, image in unique_names(loaded).items())
         nursery.start_soon(_tend, house.cache, images)
         yield Images(images, flights.stop)
+
+
+def _sources(options: SourceOptions, remembered: Remembered | None) -> Sources:
+    return Sources(options.paths, remembered=remembered, report=_log.warning, besides=options.avoid)
 
 
 def _readahead_bytes(read: ReadOptions, cache: CacheOptions | None) -> int:

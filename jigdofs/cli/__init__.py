@@ -25,7 +25,10 @@ _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 VERBS = {
     "mount": "show the image of a .jigdo as a file, at once",
     "umount": "end a mount",
+    "download": "build whole images, without questions, from what is here and from mirrors",
     "info": "tell what is in a .jigdo and what of it is here already",
+    "make-image": "build an image from local files and old images alone (as jigdo-file does)",
+    "scan": "compute checksums of local files now, so that later runs need not",
     "list-template": "list where every byte of an image comes from (as jigdo-file does)",
     "print-missing": "print where the parts are that an image lacks, one location each",
     "print-missing-all": "print all locations of the parts that an image lacks",
@@ -37,8 +40,10 @@ VERBS = {
 ALIASES = {
     "ls": "list-template",
     "md5": "md5sum",
+    "mi": "make-image",
     "pm": "print-missing",
     "pma": "print-missing-all",
+    "sc": "scan",
     "sha256": "sha256sum",
     "unmount": "umount",
     "ver": "verify",

@@ -16,7 +16,7 @@ _IGNORED = frozenset(
 _PASSED = frozenset("allow_root default_permissions fsname subtype auto_unmount".split())
 _FLAGS = frozenset("allow-other no-cache".split())
 _VALUES = frozenset(
-    "uid gid umask mirror uri image cache-dir cache-max-size cache-min-free connections connect-timeout"
+    "uid gid umask mirror uri image scan cache-dir cache-max-size cache-min-free connections connect-timeout"
     " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb".split()
 )
 

@@ -14,7 +14,7 @@ from jigdofs.cli import options
 from jigdofs.cli import parser as types
 from jigdofs.cli.fuse_options import translate
 from jigdofs.cli.parser import Parser
-from jigdofs.config import MountOptions
+from jigdofs.config import MountOptions, SourceOptions
 from jigdofs.errors import EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
 from jigdofs.fuse.mountpoint import resolve
 
@@ -32,6 +32,7 @@ examples:
   jigdofs mount http://cdimage.debian.org/.../debian-12-amd64-DVD-1.jigdo /mnt/iso
   jigdofs mount dvd.jigdo /mnt/iso --mirror Debian=http://ftp.de.debian.org/debian/
   jigdofs mount dvd.jigdo /mnt/iso --mirror Debian=/srv/mirror/debian
+  jigdofs mount dvd.jigdo /mnt/iso --scan /srv/old-dvd.iso      # parts of the old image serve the new
   jigdofs mount dvd-1.jigdo dvd-2.jigdo /mnt/iso -o allow_other --cache-max-size 5G
   touch dvd.iso; jigdofs mount dvd.jigdo dvd.iso      # the image as this very file
   mount -o loop,ro /mnt/iso/debian.iso /mnt/cd        # needs root, and -o allow_other if
@@ -50,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
 
 def _add_options(parser: Parser) -> None:
     options.add_input(parser)
+    options.add_scan(parser)
     options.add_cache(parser)
     options.add_fetch(parser)
     options.add_read(parser)
@@ -174,7 +176,8 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                 options.cache_options(arguments),
                 options.fetch_options(arguments),
                 read,
-                progress,
+                source_options=SourceOptions(options.scan_paths(arguments), avoid=(str(mount.mountpoint),)),
+                progress=progress,
             ) as images:
                 from jigdofs.fuse.mount import hold
 

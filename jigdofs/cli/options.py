@@ -37,6 +37,19 @@ def add_input(parser: Parser) -> None:
     )
 
 
+def add_scan(parser: Parser) -> None:
+    """Add what names local files that may hold parts."""
+    group = parser.add_argument_group("what is on this machine")
+    group.add_argument(
+        "--scan",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="look for parts in this directory, file or old image first (an ISO is read without mounting"
+        " it, any image that has its old .template beside it); repeatable",
+    )
+
+
 def add_cache(parser: Parser) -> None:
     """Add what says where verified parts are kept."""
     group = parser.add_argument_group("the cache of verified parts, shared by all images")
@@ -131,6 +144,14 @@ def input_options(arguments: argparse.Namespace, sources: list[str]) -> InputOpt
             raise UsageError(f"--mirror {label}={target}: is no directory")
         mirrors[label] = (*mirrors.get(label, ()), target)
     return InputOptions(tuple(sources), mirrors, arguments.image)
+
+
+def scan_paths(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the local sources; raise `UsageError` for one that does not exist."""
+    for path in arguments.scan:
+        if not os.path.lexists(path):
+            raise UsageError(f"--scan {path}: there is no such file or directory")
+    return tuple(os.path.abspath(path) for path in arguments.scan)
 
 
 def cache_options(arguments: argparse.Namespace) -> CacheOptions | None:

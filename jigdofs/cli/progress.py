@@ -23,7 +23,7 @@ class TransferProgress:
         if not self._shown:
             return
         if self._bars is None:
-            self._bars = _bars()
+            self._bars = transfer_bars()
             self._bars.start()
         if url not in self._tasks:
             name = printable(url.rsplit("/", 1)[-1])
@@ -38,7 +38,8 @@ class TransferProgress:
             self._bars = None
 
 
-def _bars() -> Any:
+def transfer_bars() -> Any:
+    """Return bars with bytes, rate and time left, on stderr; they vanish in the end."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from jigdofs.errors import JigdofsError
@@ -14,6 +14,9 @@ from jigdofs.parts.objects import ObjectStore
 from jigdofs.parts.open_file import OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 from jigdofs.parts.spool import Spool
+
+Local = Callable[[Part, Collection[str]], Awaitable[OpenFile | None]]
+"""Return a local file that is this part, verified, given the names the .jigdo has for it; or None."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -30,6 +33,7 @@ class PartStore:
         acquirer: how missing ones are fetched.
         locator: where they may be had.
         on_fetched: told every part that was fetched.
+        local: looks for a part among local files before any mirror is asked.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class PartStore:
         acquirer: Acquirer,
         locator: Locator,
         on_fetched: Callable[[Part], None],
+        local: Local | None = None,
     ) -> None:
         self._objects = objects
         self._acquirer = acquirer
         self._locator = locator
         self._on_fetched = on_fetched
+        self._local = local
 
     def peek(self, key: Part) -> OpenFile | None:
         """Return the part if it is open; a part of another length under its checksum is none."""
@@ -65,6 +71,9 @@ class PartStore:
         return partial(self._acquire, part)
 
     async def _acquire(self, part: Part, spool: Spool, ticket: Ticket) -> OpenFile:
-        file = await self._acquirer.acquire(part, self._locator.locations(part.checksum), spool, ticket)
+        file = await self._local(part, self._locator.names(part)) if self._local is not None else None
+        if file is None:
+            locations = self._locator.locations(part.checksum)
+            file = await self._acquirer.acquire(part, locations, spool, ticket)
         self._on_fetched(part)
         return file

@@ -1,0 +1,311 @@
+"""Download images one after the other: decide for each what is to be done, and say how it went.
+
+Rules of this file:
+* An image that is there and whole is left alone. A damaged copy of it is replaced by a whole one. Anything
+  else of its name is replaced only when the user said so (`force`, `update`).
+* What goes wrong with one image is said, and the next one is begun.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from jigdofs.build import account as origins
+from jigdofs.build.account import Account
+from jigdofs.build.blueprint import Blueprint, ImageSum, read_blueprint
+from jigdofs.build.builder import Builder
+from jigdofs.build.from_sources import fill_from_copy
+from jigdofs.build.whole import wrong_sums_of
+from jigdofs.download import Download, interruptible
+from jigdofs.errors import InputError, JigdofsError, leaf_of
+from jigdofs.format.checksum import Checksum
+from jigdofs.load import LoadedImage, unique_names
+from jigdofs.parts.open_file import Fingerprint
+from jigdofs.sources.piece import Piece
+from jigdofs.sources.sources import Sources
+from jigdofs.wiring import Workshop
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One .jigdo, and where its images are to be.
+
+    Attributes:
+        source: path or URL of the .jigdo.
+        directory: where its images go, under their own names; made if need be.
+        file: the name of its one image instead, or None.
+    """
+
+    source: str
+    directory: str
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How all orders of a batch are carried out.
+
+    Attributes:
+        image: which [Image] of each .jigdo (`InputOptions.image`).
+        scan: local directories, files and old images that may hold parts.
+        force: replace whatever is in the way.
+        update: replace images that are no longer what their .jigdo describes, and take from them what
+            is still right; believe that an image is whole if it was when it was last looked at.
+    """
+
+    image: str = "all"
+    scan: tuple[str, ...] = ()
+    force: bool = False
+    update: bool = False
+
+
+class Outcome(enum.Enum):
+    """What became of an image."""
+
+    BUILT = "built"
+    MENDED = "mended"
+    THERE = "there already"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How it went with one image.
+
+    Attributes:
+        path: of the image.
+        outcome: what was done.
+        sums: every checksum it was found to have.
+        account: what came from where.
+        seconds: how long it took.
+    """
+
+    path: str
+    outcome: Outcome
+    sums: tuple[ImageSum, ...]
+    account: Account
+    seconds: float
+
+
+class Reporter(Protocol):
+    """Who tells the user."""
+
+    interval_s: float | None
+    """How often `update` is wanted; None for never."""
+
+    def begin(self, path: str, account: Account) -> None:
+        """Say that work on an image begins."""
+
+    def update(self) -> None:
+        """Say how far it is."""
+
+    def end(self, result: Result) -> None:
+        """Say that an image is whole."""
+
+    def fail(self, what: str, error: JigdofsError) -> None:
+        """Say that an image, or all of a .jigdo, failed."""
+
+    def remark(self, text: str) -> None:
+        """Say something about a local file."""
+
+
+class Batch:
+    """Carry out orders.
+
+    Args:
+        workshop: what downloads need.
+        manner: how.
+        reporter: who tells the user.
+    """
+
+    def __init__(self, workshop: Workshop, manner: Manner, reporter: Reporter) -> None:
+        self._workshop = workshop
+        self._manner = manner
+        self._reporter = reporter
+
+    async def run(self, orders: Sequence[Order]) -> int:
+        """Carry out all orders; return the exit code of what went worst."""
+        code = 0
+        for order in orders:
+            code = max(code, await self._guarded(order.source, self._order(order)))
+        return code
+
+    async def _guarded(self, what: str, work: Awaitable[int]) -> int:
+        """Do some work; report what goes wrong, and return its exit code."""
+        try:
+            return await work
+        except (JigdofsError, BaseExceptionGroup) as error:
+            leaf = leaf_of(error)
+            if not isinstance(leaf, JigdofsError):
+                raise
+            self._reporter.fail(what, leaf)
+            return leaf.exit_code
+
+    async def _order(self, order: Order) -> int:
+        loaded = await self._workshop.loader.load(order.source, self._manner.image)
+        try:
+            if order.file is not None and len(loaded) > 1:
+                raise InputError(
+                    f"{order.source}: describes {len(loaded)} images, which cannot all be {order.file};"
+                    " choose one with --image"
+                )
+            code = 0
+            for name, image in unique_names(loaded).items():
+                path = order.file or os.path.join(order.directory, name)
+                code = max(code, await self._guarded(path, self._image(path, image)))
+            return code
+        finally:
+            for image in loaded:
+                os.close(image.template_file.fd)
+
+    async def _image(self, path: str, image: LoadedImage) -> int:
+        """Have one image at its path."""
+        began = time.monotonic()
+        blueprint = await trio.to_thread.run_sync(
+            read_blueprint, image.template_file, image.section.image_sums, image.source
+        )
+        _make_directory(path)
+        account = Account(blueprint.layout.length)
+        async with self._watched(path, account):
+            outcome = await self._have(path, image, blueprint, account)
+        self._remember(path, blueprint)
+        self._reporter.end(Result(path, outcome, blueprint.sums, account, time.monotonic() - began))
+        return 0
+
+    async def _have(self, path: str, image: LoadedImage, blueprint: Blueprint, account: Account) -> Outcome:
+        # left behind when the user wants to leave: it only reads
+        found = await trio.to_thread.run_sync(self._look_at, path, blueprint, account, abandon_on_cancel=True)
+        if found is _Found.WHOLE:
+            account.add(origins.BEFORE, account.length)
+            return Outcome.THERE
+        if found is _Found.OTHER and not self._may_replace:
+            raise InputError(f"{path}: is there already, and is something else; --force replaces it")
+        builder = await trio.to_thread.run_sync(
+            lambda: Builder(blueprint, path, account, replace=self._may_replace)
+        )
+        try:
+            async with interruptible(builder):
+                await self._build(builder, image, found)
+        finally:
+            builder.close()
+        return Outcome.MENDED if found is _Found.SAME_LENGTH else Outcome.BUILT
+
+    async def _build(self, builder: Builder, image: LoadedImage, found: _Found) -> None:
+        if found is _Found.SAME_LENGTH:
+            await trio.to_thread.run_sync(self._take_from_copy, builder)
+        sources = self._sources(builder.path, found)
+        if sources is not None:
+            lengths = {part.length for _, part in builder.layout.parts()}
+            await trio.to_thread.run_sync(sources.scan, lengths, abandon_on_cancel=True)
+        await Download(builder, self._workshop.supply(image, sources)).run()
+
+    @property
+    def _may_replace(self) -> bool:
+        return self._manner.force or self._manner.update
+
+    def _look_at(self, path: str, blueprint: Blueprint, account: Account) -> _Found:
+        """Tell what lies where the image is to be."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return _Found.NOTHING
+        except OSError as error:
+            raise InputError(f"{path}: is in the way: {error.strerror}") from error
+        try:
+            fingerprint = Fingerprint.of(fd)
+            if not os.path.isfile(path):
+                raise InputError(f"{path}: is in the way, and is no regular file")
+            if fingerprint.size != blueprint.layout.length:
+                return _Found.OTHER
+            if self._manner.update and self._is_remembered(path, fingerprint, blueprint):
+                return _Found.WHOLE
+            if wrong_sums_of(fd, blueprint.sums, account):
+                return _Found.SAME_LENGTH
+        finally:
+            os.close(fd)
+        return _Found.WHOLE
+
+    def _is_remembered(self, path: str, fingerprint: Fingerprint, blueprint: Blueprint) -> bool:
+        remembered = self._workshop.remembered
+        if remembered is None:
+            return False
+        piece = Piece(os.path.abspath(path), 0, fingerprint.size, fingerprint)
+        known = {(known.algorithm.short_name, known.hex) for known in remembered.checksums(piece)}
+        return any((wanted.algorithm, wanted.hex) in known for wanted in blueprint.sums)
+
+    def _remember(self, path: str, blueprint: Blueprint) -> None:
+        """Note that an image was found whole, so that the next update need not read it."""
+        remembered = self._workshop.remembered
+        if remembered is None:
+            return
+        status = os.stat(path)
+        fingerprint = Fingerprint(status.st_size, status.st_mtime_ns, status.st_ino)
+        piece = Piece(os.path.abspath(path), 0, fingerprint.size, fingerprint)
+        for known in blueprint.sums:
+            if known.algorithm in ("md5", "sha256"):
+                remembered.note(piece, Checksum(bytes.fromhex(known.hex)))
+
+    def _take_from_copy(self, builder: Builder) -> None:
+        """Take what is right in a damaged copy; leave a file alone that is no copy at all."""
+        fd = os.open(builder.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            missing = builder.missing()
+            left = fill_from_copy(builder, missing, fd)
+        finally:
+            os.close(fd)
+        nothing_right = len(left) == len(missing)
+        if nothing_right and not self._may_replace:
+            if builder.unfinished.created:
+                builder.unfinished.discard()
+            raise InputError(f"{builder.path}: is there already, and is something else; --force replaces it")
+
+    def _sources(self, path: str, found: _Found) -> Sources | None:
+        paths = list(self._manner.scan)
+        if found is _Found.OTHER:
+            paths.append(path)  # yesterday's image: most of its parts are today's
+        if not paths:
+            return None
+        return Sources(
+            paths,
+            remembered=self._workshop.remembered,
+            report=self._reporter.remark,
+            besides=[f"{path}.tmp"],
+        )
+
+    @asynccontextmanager
+    async def _watched(self, path: str, account: Account) -> AsyncIterator[None]:
+        """Have the reporter tell how far an image is."""
+        self._reporter.begin(path, account)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _tell(self) -> None:
+        while self._reporter.interval_s is not None:
+            await trio.sleep(self._reporter.interval_s)
+            self._reporter.update()
+
+
+class _Found(enum.Enum):
+    """What lies where an image is to be."""
+
+    NOTHING = enum.auto()
+    WHOLE = enum.auto()
+    SAME_LENGTH = enum.auto()
+    OTHER = enum.auto()
+
+
+def _make_directory(path: str) -> None:
+    directory = os.path.dirname(path) or "."
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be made: {error.strerror}") from error

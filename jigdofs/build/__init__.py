@@ -1,0 +1,1 @@
+"""Building an image as a file of its own: what download and make-image share."""

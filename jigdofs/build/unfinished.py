@@ -1,0 +1,352 @@
+"""An image under construction: `<image>.tmp`, in jigdo-file's own form (format.md 1.4).
+
+The file is the image, holes where bytes are missing, and behind it a copy of the template's DESC part
+in which each part that is in place is marked as written. So jigdo-file can go on where we stopped,
+and we where it stopped.
+
+Invariants of this file:
+* A part is marked only after the bytes in its place were verified, so whatever ends us, the marks are
+  true; a kill loses nothing but what was on its way.
+* The part's id is `DESC` only when all raw data is in place too; until then it is `Raw?`, which
+  jigdo-file refuses as damaged, and we write the raw data again.
+* One process builds an image at a time: it holds a lock on the file.
+* A file that is no image of this template is left alone unless the caller insists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+
+from jigdofs.errors import InputError, JigdofsError, NoRoom
+from jigdofs.format.checksum import Algorithm, Checksum, Hasher
+from jigdofs.format.template import (
+    DESC_OVERHEAD,
+    ENTRY_LAYOUT,
+    U48,
+    EntryType,
+    read_u48,
+)
+from jigdofs.image.layout import Layout
+
+_RAW_MISSING = b"Raw?"
+_RAW_THERE = b"DESC"
+_HEADER_BYTES = 10
+_PIECE_BYTES = 1 << 20
+_HOLE_GRAIN_BYTES = 64 << 10
+"""Largest block we reckon with: 4 KiB on most filesystems, 64 KiB on some."""
+_MIN_BEGUN_BYTES = 256 << 10
+"""Less is not worth another kind of request."""
+_MAX_IMAGE_BYTES = (1 << 63) - (1 << 32)
+
+_SIZES = {int(kind): layout.size for kind, layout in ENTRY_LAYOUT.items()}
+_WRITTEN_OF = {
+    int(EntryType.MATCHED_FILE_OLD): int(EntryType.WRITTEN_FILE_OLD),
+    int(EntryType.MATCHED_FILE_MD5): int(EntryType.WRITTEN_FILE_MD5),
+    int(EntryType.MATCHED_FILE_SHA256): int(EntryType.WRITTEN_FILE_SHA256),
+}
+_MISSING_OF = {written: missing for missing, written in _WRITTEN_OF.items()}
+_COPY_IMPOSSIBLE = {
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EPERM,
+    errno.ETXTBSY,
+}
+
+
+class ForeignFile(InputError):
+    """Say that the `.tmp` in the way belongs to something else."""
+
+
+class Unfinished:
+    """An image under construction. Methods may be called from any thread.
+
+    Args:
+        path: of the `.tmp`; made if it does not exist.
+        layout: of the image.
+        desc: the template's packed entries.
+        replace: begin anew in the place of a file that is something else.
+
+    Raises:
+        ForeignFile: the file is something else.
+        InputError: it cannot be opened, or another process is at work on it.
+        NoRoom: the disk is full.
+    """
+
+    def __init__(self, path: str, layout: Layout, desc: bytes, *, replace: bool) -> None:
+        self.path = path
+        self.layout = layout
+        self._lock = threading.Lock()
+        self._types_at = _types_at(desc)
+        self._desc = bytearray(desc)
+        for at in self._types_at:
+            self._desc[at] = _MISSING_OF.get(desc[at], desc[at])
+        self.raw_complete = False
+        self._created = False
+        self.fd = self._open(path)
+        try:
+            self._adopt(replace=replace)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- beginning -------------------------------------------------------------------------------
+
+    def _open(self, path: str) -> int:
+        if self.layout.length > _MAX_IMAGE_BYTES:
+            raise InputError(f"{path}: no filesystem holds an image of {self.layout.length} bytes")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            try:
+                fd = os.open(path, flags, 0o666)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise InputError(f"{path}: is in the way, and is no regular file")
+                _lock(fd, path)
+                # the holder of the lock before us may just have finished the image and renamed it
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False)):
+                        return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _adopt(self, *, replace: bool) -> None:
+        """Take over what is there, or begin."""
+        size = os.fstat(self.fd).st_size
+        if size and not self._take_over(size):
+            if not replace:
+                raise ForeignFile(
+                    f"{self.path}: is not an unfinished image of this template;"
+                    " remove it, or let --force replace it"
+                )
+            size = 0
+        if not size:
+            self._created = True
+            with self._disk():
+                if os.fstat(self.fd).st_size:  # after a truncation to nothing ext4 writes all out at close
+                    os.ftruncate(self.fd, 0)
+                os.ftruncate(self.fd, self.layout.length)
+                self._write(self._frame(), self.layout.length)
+
+    def _take_over(self, size: int) -> bool:
+        """Read the marks of a file that is ours or jigdo-file's; tell whether it is."""
+        length = self.layout.length
+        if size == length:  # killed between the last mark and the new name: the checks will tell
+            self._mark(range(len(self.layout)), written=True)
+            self.raw_complete = True
+            with self._disk():
+                self._write(self._frame(), length)
+            return True
+        frame = self._read(length, size - length) if size - length == len(self._desc) + DESC_OVERHEAD else b""
+        if len(frame) != len(self._desc) + DESC_OVERHEAD:
+            return False
+        if frame[:4] not in (_RAW_THERE, _RAW_MISSING) or read_u48(frame, 4) != len(frame):
+            return False
+        desc = bytearray(frame[_HEADER_BYTES:-6])
+        plain = bytearray(desc)
+        for at in self._types_at:
+            plain[at] = _MISSING_OF.get(plain[at], plain[at])
+        if plain != self._desc or read_u48(frame, len(frame) - 6) != len(frame):
+            return False
+        self._desc = desc
+        self.raw_complete = frame[:4] == _RAW_THERE
+        return True
+
+    def _frame(self) -> bytes:
+        length = len(self._desc) + DESC_OVERHEAD
+        packed = U48.pack(length & 0xFFFFFFFF, length >> 32)
+        return (_RAW_THERE if self.raw_complete else _RAW_MISSING) + packed + self._desc + packed
+
+    # -- marks -----------------------------------------------------------------------------------
+
+    def is_written(self, index: int) -> bool:
+        """Tell whether an extent is a part that is in place."""
+        return self._desc[self._types_at[index]] in _MISSING_OF
+
+    def mark(self, indexes: Iterable[int]) -> None:
+        """Mark parts as being in place; their bytes were verified."""
+        with self._lock, self._disk():
+            for at in self._mark(indexes, written=True):
+                self._write(self._desc[at : at + 1], self.layout.length + _HEADER_BYTES + at)
+
+    def unmark(self, indexes: Iterable[int]) -> None:
+        """Mark parts as missing; their bytes were found wrong."""
+        with self._lock, self._disk():
+            for at in self._mark(indexes, written=False):
+                self._write(self._desc[at : at + 1], self.layout.length + _HEADER_BYTES + at)
+
+    def _mark(self, indexes: Iterable[int], *, written: bool) -> Iterator[int]:
+        change = _WRITTEN_OF if written else _MISSING_OF
+        positions = [self._types_at[index] for index in indexes]
+        for at in positions:
+            self._desc[at] = change.get(self._desc[at], self._desc[at])
+        return iter(positions)
+
+    def complete_raw(self) -> None:
+        """Note that all raw data is in place."""
+        with self._lock, self._disk():
+            self.raw_complete = True
+            self._write(_RAW_THERE, self.layout.length)
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write bytes of the image; raise `NoRoom`, or `JigdofsError` where the disk fails."""
+        with self._disk():
+            self._write(data, offset)
+
+    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, offset)
+            offset += written
+            view = view[written:]
+
+    def _read(self, offset: int, length: int) -> bytes:
+        pieces = []
+        while length > 0 and (piece := os.pread(self.fd, min(length, _PIECE_BYTES), offset)):
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    def copy_in(self, source: int, source_offset: int, offset: int, length: int) -> int:
+        """Copy bytes of an open file to a place in the image, by the kernel where it can.
+
+        The kernel shares blocks (reflinks) where filesystem and alignment allow.
+
+        Returns:
+            How many bytes were copied: fewer where the source ends early.
+        """
+        done = 0
+        while done < length:
+            try:
+                copied = os.copy_file_range(
+                    source, self.fd, length - done, source_offset + done, offset + done
+                )
+            except OSError as error:
+                if error.errno not in _COPY_IMPOSSIBLE:
+                    raise self._failure(error) from error
+                copied = self._copy_piece(source, source_offset + done, offset + done, length - done)
+            if not copied:
+                break
+            done += copied
+        return done
+
+    def _copy_piece(self, source: int, source_offset: int, offset: int, length: int) -> int:
+        with self._disk():
+            piece = os.pread(source, min(length, _PIECE_BYTES), source_offset)
+            self._write(piece, offset)
+        return len(piece)
+
+    def checksum(self, offset: int, length: int, algorithm: Algorithm) -> Checksum:
+        """Hash what lies in a place of the image; raise `JigdofsError` where the disk fails."""
+        hasher = algorithm.hasher()
+        self.hash_into(hasher, offset, length)
+        return Checksum(hasher.digest())
+
+    def hash_into(self, hasher: Hasher, offset: int, length: int) -> None:
+        """Feed what lies in a place of the image to a hasher; raise `JigdofsError` where the disk fails."""
+        buffer = bytearray(min(length, _PIECE_BYTES) or 1)
+        view = memoryview(buffer)
+        with self._disk():
+            while length:
+                got = os.preadv(self.fd, [view[: min(length, len(view))]], offset)
+                if not got:
+                    break
+                hasher.update(view[:got])
+                offset += got
+                length -= got
+
+    def begun(self, offset: int, length: int) -> int:
+        """Return how many bytes of a place were probably written before a kill: those before its first hole.
+
+        A hint, as good as the filesystem's holes; 0 where it has none, or the place is full of something.
+        """
+        try:
+            hole = os.lseek(self.fd, offset, os.SEEK_HOLE)
+        except OSError:
+            return 0
+        if hole >= offset + length:
+            return 0
+        # the block before the hole may be half written
+        begun = hole - offset - _HOLE_GRAIN_BYTES
+        return begun if begun >= _MIN_BEGUN_BYTES else 0
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def allocated_bytes(self) -> int:
+        """Return how much of the disk the file takes already."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def finish(self, path: str) -> None:
+        """Make the file the finished image, which was verified whole, in place of any other there."""
+        with self._disk():
+            os.ftruncate(self.fd, self.layout.length)
+            os.rename(self.path, path)
+
+    def discard(self) -> None:
+        """Remove a file that holds nothing worth keeping."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    @property
+    def created(self) -> bool:
+        """Tell whether this process began the file."""
+        return self._created
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.fd)
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> JigdofsError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoRoom(
+                f"{self.path}: {error.strerror}; make room and run the same command again: it goes on"
+                " from here"
+            )
+        if error.errno == errno.EFBIG:
+            return NoRoom(f"{self.path}: this filesystem, or a limit, does not permit files of that size")
+        return JigdofsError(f"{self.path}: {error.strerror}")
+
+
+def _lock(fd: int, path: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise InputError(f"{path}: another process is building this image just now") from error
+        # a filesystem without locks: the user must not start two
+
+
+def _types_at(desc: bytes) -> array[int]:
+    """Return where in the packed entries each extent of the layout has its type byte."""
+    found = array("Q")
+    at = 0
+    while at < len(desc):
+        kind = desc[at]
+        info = kind in (EntryType.IMAGE_INFO_OLD, EntryType.IMAGE_INFO_MD5, EntryType.IMAGE_INFO_SHA256)
+        if not info and read_u48(desc, at + 1):
+            found.append(at)
+        at += _SIZES[kind]
+    return found

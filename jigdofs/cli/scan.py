@@ -1,0 +1,113 @@
+"""`jigdofs scan`: compute checksums of local files now, so that later runs need not.
+
+Rules of this file:
+* What is known of a file, and still true by its size, time and inode, is not computed again.
+* With a .jigdo or .template only files are read whose length one of its parts has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from jigdofs.cli import jigdo_file, options
+from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
+from jigdofs.cli.parser import Parser
+from jigdofs.errors import EXIT_OK, InputError, SourceChanged, UsageError
+from jigdofs.format.checksum import Algorithm
+from jigdofs.format.part import Part
+from jigdofs.format.template import MatchedFile, read_desc, read_entries
+from jigdofs.parts.directories import make_private
+from jigdofs.sources.piece import Piece
+from jigdofs.sources.remembered import Remembered
+from jigdofs.sources.sources import Sources
+
+_EPILOG = """\
+Checksums are remembered in FILE (--cache), or where `download --scan' and `mount --scan' look for them.
+With --template or --jigdo only files are read that may be parts of that image, and how many of its
+parts there are is told; old images are then searched as well.
+"""
+_MAX_THREADS = 4
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.epilog = _EPILOG
+    shown = ("jigdo", "template", "files_from", "report", "cache")
+    jigdo_file.add_arguments(parser, shown=shown, files_help="files and directories to read")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan files and remember what they are."""
+    found = jigdo_file.options(arguments)
+    parts = _parts(found)
+    remembered = Remembered(_index(found), report=_say)
+    try:
+        sources = Sources(list(jigdo_file.files(found)), remembered=remembered, report=_say)
+        sources.scan(None if parts is None else {part.length for part in parts})
+        if parts is None:
+            whole = [piece for piece in sources.pieces() if piece.is_whole_file]
+            _identify(sources, whole, tuple(Algorithm))
+        else:
+            _identify(sources, list(sources.pieces()), {part.checksum.algorithm for part in parts})
+        if found.report is not Report.QUIET:
+            _tell(sources, parts)
+    finally:
+        remembered.close()
+    return EXIT_OK
+
+
+def _index(found: JigdoFileOptions) -> str:
+    """Return where to remember; jigdo-file must be told."""
+    if found.cache_file is not None:
+        return found.cache_file
+    if jigdo_file.called_as_jigdo_file():
+        raise UsageError("scan needs --cache FILE, or what it finds would be forgotten")
+    directory = options.default_cache_dir()
+    make_private(directory)
+    return os.path.join(directory, "scanned.db")
+
+
+def _parts(found: JigdoFileOptions) -> set[Part] | None:
+    """Return the parts of the image that was named; None if none was."""
+    if not any(found.given) or found.names.template is None:
+        return None
+    name = found.names.template
+    try:
+        with open(name, "rb") as file:
+            offset, desc = read_desc(file, name)
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror}") from error
+    entries = read_entries(desc, source=name, offset=offset)
+    return {Part(entry.checksum, entry.length) for entry in entries if isinstance(entry, MatchedFile)}
+
+
+def _identify(sources: Sources, pieces: Iterable[Piece], algorithms: Collection[Algorithm]) -> None:
+    """Have every checksum computed that is not known yet, several at once."""
+
+    def identify(piece: Piece) -> None:
+        for algorithm in algorithms:
+            try:
+                sources.identify(piece, algorithm)
+            except SourceChanged:
+                return  # it was reported
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(identify, pieces):
+            pass
+
+
+def _tell(sources: Sources, parts: set[Part] | None) -> None:
+    counts = sources.counts
+    text = f"{counts.files} files seen, {counts.pieces} looked at, {counts.hashed_bytes:,} bytes read"
+    if parts is not None:
+        here = sum(sources.find(part) is not None for part in parts)
+        text += f"; {here} of the {len(parts)} parts of the image are there"
+    _say(text)
+
+
+def _say(text: str) -> None:
+    print(f"{jigdo_file.program()}: {text}", file=sys.stderr)
