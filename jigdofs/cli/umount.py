@@ -10,6 +10,7 @@ import select
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import EXIT_OK, MountError
 from jigdofs.fuse import mountpoint
+from jigdofs.sources.own_mounts import FSTYPE
 
 _DAEMON_END_S = 30
 _ANSWER_S = 5.0
@@ -36,7 +37,7 @@ def _end(path: str, *, lazy: bool) -> None:
     mount = mountpoint.mount_at(path)
     if mount is None:
         raise MountError(f"{path}: nothing is mounted there")
-    if mount.fstype != mountpoint.FSTYPE:
+    if mount.fstype != FSTYPE:
         raise MountError(f"{path}: that is a mount of type {mount.fstype}, not ours; use umount(8)")
     # of a mount that is to go at once nothing is asked: its daemon may hang
     daemon = None if lazy else _daemon(path)

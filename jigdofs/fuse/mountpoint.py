@@ -7,46 +7,25 @@ import errno
 import logging
 import os
 import queue
-import re
 import stat
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from jigdofs.errors import MountError
+from jigdofs.sources.own_mounts import FSTYPE, MountLine, parse_mountinfo
 
 _log = logging.getLogger(__name__)
 
-FSTYPE = "fuse.jigdofs"
 _ANSWER_S = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo (proc(5))."""
-
-    mountpoint: str
-    fstype: str
-    source: str
-
-
-def mounts() -> list[Mount]:
+def mounts() -> list[MountLine]:
     """Return all mounts this process sees, in order."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        left, _, right = line.partition(b" - ")
-        fields, rest = left.split(b" "), right.split(b" ")
-        found.append(Mount(_unescape(fields[4]), _unescape(rest[0]), _unescape(rest[1])))
-    return found
-
-
-def _unescape(field: bytes) -> str:
-    """Undo the octal escapes of blanks, tabs, line feeds and backslashes."""
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+    return parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
@@ -63,7 +42,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def mount_at(path: str | os.PathLike[str]) -> Mount | None:
+def mount_at(path: str | os.PathLike[str]) -> MountLine | None:
     """Return the topmost mount at a path."""
     where = resolve(path)
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == where), None)
