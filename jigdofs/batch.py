@@ -27,7 +27,8 @@ from jigdofs.build.whole import wrong_sums_of
 from jigdofs.download import Download, interruptible
 from jigdofs.errors import InputError, JigdofsError, leaf_of
 from jigdofs.format.checksum import Checksum
-from jigdofs.load import LoadedImage, unique_names
+from jigdofs.format.jigdo import ImageSection
+from jigdofs.load import LoadedImage, Selection, unique_name
 from jigdofs.parts.open_file import Fingerprint
 from jigdofs.sources.piece import Piece
 from jigdofs.sources.sources import Sources
@@ -149,21 +150,32 @@ class Batch:
             return leaf.exit_code
 
     async def _order(self, order: Order) -> int:
-        loaded = await self._workshop.loader.load(order.source, self._manner.image)
+        selection = await self._workshop.loader.select(order.source, self._manner.image)
+        if order.file is not None and len(selection.sections) > 1:
+            raise InputError(
+                f"{order.source}: describes {len(selection.sections)} images, which cannot all be"
+                f" {order.file}; choose one with --image"
+            )
+        code = 0
+        taken: set[str] = set()
+        for section in selection.sections:
+            code = max(
+                code, await self._guarded(order.source, self._section(order, selection, section, taken))
+            )
+        return code
+
+    async def _section(
+        self, order: Order, selection: Selection, section: ImageSection, taken: set[str]
+    ) -> int:
+        """Have one image of a .jigdo under a name that none before it took."""
+        image = await self._workshop.loader.open(selection, section)
         try:
-            if order.file is not None and len(loaded) > 1:
-                raise InputError(
-                    f"{order.source}: describes {len(loaded)} images, which cannot all be {order.file};"
-                    " choose one with --image"
-                )
-            code = 0
-            for name, image in unique_names(loaded).items():
-                path = order.file or os.path.join(order.directory, name)
-                code = max(code, await self._guarded(path, self._image(path, image)))
-            return code
+            name = unique_name(image.name, taken)
+            taken.add(name)
+            path = order.file or os.path.join(order.directory, name)
+            return await self._guarded(path, self._image(path, image))
         finally:
-            for image in loaded:
-                os.close(image.template_file.fd)
+            os.close(image.template_file.fd)
 
     async def _image(self, path: str, image: LoadedImage) -> int:
         """Have one image at its path."""

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import urllib.parse
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,23 @@ class LoadedImage:
         return None if urls.is_http(self.source) else os.getcwd()
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Some images of one .jigdo.
+
+    Attributes:
+        source: absolute path or URL of the .jigdo.
+        description: the .jigdo with its includes.
+        sections: the images that were selected, in its order.
+        mtime_s: when the .jigdo was last changed, seconds since 1970; 0 if nobody says.
+    """
+
+    source: str
+    description: jigdo.JigdoFile
+    sections: tuple[jigdo.ImageSection, ...]
+    mtime_s: float
+
+
 @dataclass(slots=True)
 class _Seen:
     """Count what includes add up to."""
@@ -96,6 +114,19 @@ class Loader:
             FormatError: one of them is malformed.
             UsageError: there is no such image.
         """
+        selection = await self.select(source, image)
+        loaded: list[LoadedImage] = []
+        try:
+            for section in selection.sections:
+                loaded += [await self.open(selection, section)]
+        except BaseException:
+            for done in loaded:
+                os.close(done.template_file.fd)
+            raise
+        return loaded
+
+    async def select(self, source: str, image: str) -> Selection:
+        """Read a .jigdo and select images; their templates are not asked for. Raises as `load` does."""
         source = normalise(source)
         pieces, mtime_s = await self._pieces(source, (), _Seen())
         description = jigdo.merge(pieces)
@@ -103,15 +134,7 @@ class Loader:
             raise FormatError(f"more than {jigdo.MAX_IMAGES} images", source=source)
         if not description.images:
             raise InputError(f"{source}: has no [Image] section, so it says nothing about an image")
-        loaded: list[LoadedImage] = []
-        try:
-            for section in _select(description, image):
-                loaded += [await self._load_image(source, description, section, mtime_s)]
-        except BaseException:
-            for done in loaded:
-                os.close(done.template_file.fd)
-            raise
-        return loaded
+        return Selection(source, description, tuple(_select(description, image)), mtime_s)
 
     async def _pieces(
         self, source: str, within: tuple[str, ...], seen: _Seen
@@ -134,9 +157,9 @@ class Loader:
             pieces += (await self._pieces(target, (*within, source), seen))[0]
         return pieces, document.mtime_s
 
-    async def _load_image(
-        self, source: str, description: jigdo.JigdoFile, section: jigdo.ImageSection, mtime_s: float
-    ) -> LoadedImage:
+    async def open(self, selection: Selection, section: jigdo.ImageSection) -> LoadedImage:
+        """Get the template of a selected image; the caller closes it. Raises as `load` does."""
+        source = selection.source
         checksums = section.template_checksums
         if not checksums:
             _log.warning("%s: gives no checksum for its template, which can thus not be verified", source)
@@ -151,14 +174,14 @@ class Loader:
         return LoadedImage(
             name=leaf_name(section.filename) or leaf_name(Path(source).stem) or "image",
             source=source,
-            description=description,
+            description=selection.description,
             section=section,
             template_file=template_file,
             template_version=template.version,
             chunks=template.chunks,
             layout=layout,
             infos=template.images,
-            mtime_s=mtime_s,
+            mtime_s=selection.mtime_s,
         )
 
 
@@ -214,14 +237,19 @@ def unique_names(images: list[LoadedImage]) -> dict[str, LoadedImage]:
     """Give every image a name of its own: `a.iso`, `a~2.iso`, …."""
     named: dict[str, LoadedImage] = {}
     for image in images:
-        name, number = image.name, 1
-        while name in named:
-            number += 1
-            stem, dot, extension = image.name.rpartition(".")
-            tail = f"~{number}{dot}{extension}" if dot and stem else f"~{number}"
-            name = _fitting(stem if dot and stem else image.name, tail)
-        named[name] = image
+        named[unique_name(image.name, named)] = image
     return named
+
+
+def unique_name(name: str, taken: Container[str]) -> str:
+    """Return a name that is not taken: the name itself, or one with a number."""
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        stem, dot, extension = name.rpartition(".")
+        tail = f"~{number}{dot}{extension}" if dot and stem else f"~{number}"
+        unique = _fitting(stem if dot and stem else name, tail)
+    return unique
 
 
 def _select(description: jigdo.JigdoFile, image: str) -> list[jigdo.ImageSection]:

@@ -86,7 +86,7 @@ class TextReporter:
         if self._quiet:
             return
         for mirror, health in mirrors.records().items():
-            print(f"  {printable(mirror)}: {health.files} parts, {health.bytes:,} bytes")
+            print(f"fetched from {printable(mirror)}: {health.files} parts, {health.bytes:,} bytes")
 
     def _clear(self) -> None:
         if self._bars is not None:
