@@ -27,12 +27,12 @@ from jigdofs.build.whole import wrong_sums_of
 from jigdofs.download import Download, interruptible
 from jigdofs.errors import InputError, JigdofsError, leaf_of
 from jigdofs.format.checksum import Checksum
-from jigdofs.format.jigdo import ImageSection
-from jigdofs.load import LoadedImage, Selection, unique_name
+from jigdofs.format.jigdo import ImageSection, JigdoFile
+from jigdofs.load import LoadedImage, Selection, image_name, unique_name
 from jigdofs.parts.open_file import Fingerprint
 from jigdofs.sources.piece import Piece
 from jigdofs.sources.sources import Sources
-from jigdofs.wiring import Workshop
+from jigdofs.wiring import Workshop, check_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Outcome(enum.Enum):
     BUILT = "built"
     MENDED = "mended"
     THERE = "there already"
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,11 @@ class Reporter(Protocol):
     def fail(self, what: str, error: JigdofsError) -> None:
         """Say that an image, or all of a .jigdo, failed."""
 
+    def leave(self) -> None:
+        """Say nothing more of how far the image is."""
+
     def remark(self, text: str) -> None:
-        """Say something about a local file."""
+        """Say something that is no failure."""
 
 
 class Batch:
@@ -130,12 +134,16 @@ class Batch:
         self._workshop = workshop
         self._manner = manner
         self._reporter = reporter
+        self._descriptions: list[JigdoFile] = []
+        self._paths: set[str] = set()
 
     async def run(self, orders: Sequence[Order]) -> int:
         """Carry out all orders; return the exit code of what went worst."""
         code = 0
         for order in orders:
             code = max(code, await self._guarded(order.source, self._order(order)))
+        if self._descriptions:
+            check_labels(self._workshop.labels, self._descriptions)
         return code
 
     async def _guarded(self, what: str, work: Awaitable[int]) -> int:
@@ -151,6 +159,8 @@ class Batch:
 
     async def _order(self, order: Order) -> int:
         selection = await self._workshop.loader.select(order.source, self._manner.image)
+        if self._workshop.labels:
+            self._descriptions.append(selection.description)
         if order.file is not None and len(selection.sections) > 1:
             raise InputError(
                 f"{order.source}: describes {len(selection.sections)} images, which cannot all be"
@@ -159,20 +169,21 @@ class Batch:
         code = 0
         taken: set[str] = set()
         for section in selection.sections:
-            code = max(
-                code, await self._guarded(order.source, self._section(order, selection, section, taken))
-            )
-        return code
-
-    async def _section(
-        self, order: Order, selection: Selection, section: ImageSection, taken: set[str]
-    ) -> int:
-        """Have one image of a .jigdo under a name that none before it took."""
-        image = await self._workshop.loader.open(selection, section)
-        try:
-            name = unique_name(image.name, taken)
+            name = unique_name(image_name(selection, section), taken)
             taken.add(name)
             path = order.file or os.path.join(order.directory, name)
+            code = max(code, await self._guarded(order.source, self._section(path, selection, section)))
+        return code
+
+    async def _section(self, path: str, selection: Selection, section: ImageSection) -> int:
+        """Have one image of a .jigdo."""
+        if path in self._paths:
+            raise InputError(
+                f"{path}: another .jigdo of this run has an image of that name; it is left alone"
+            )
+        self._paths.add(path)
+        image = await self._workshop.loader.open(selection, section)
+        try:
             return await self._guarded(path, self._image(path, image))
         finally:
             os.close(image.template_file.fd)
@@ -194,9 +205,9 @@ class Batch:
     async def _have(self, path: str, image: LoadedImage, blueprint: Blueprint, account: Account) -> Outcome:
         # left behind when the user wants to leave: it only reads
         found = await trio.to_thread.run_sync(self._look_at, path, blueprint, account, abandon_on_cancel=True)
-        if found is _Found.WHOLE:
+        if found in (_Found.WHOLE, _Found.UNCHANGED):
             account.add(origins.BEFORE, account.length)
-            return Outcome.THERE
+            return Outcome.THERE if found is _Found.WHOLE else Outcome.UNCHANGED
         if found is _Found.OTHER and not self._may_replace:
             raise InputError(f"{path}: is there already, and is something else; --force replaces it")
         builder = await trio.to_thread.run_sync(
@@ -207,7 +218,8 @@ class Batch:
                 await self._build(builder, image, found)
         finally:
             builder.close()
-        return Outcome.MENDED if found is _Found.SAME_LENGTH else Outcome.BUILT
+        mended = found is _Found.SAME_LENGTH and not self._may_replace
+        return Outcome.MENDED if mended else Outcome.BUILT
 
     async def _build(self, builder: Builder, image: LoadedImage, found: _Found) -> None:
         if found is _Found.SAME_LENGTH:
@@ -216,7 +228,7 @@ class Batch:
         if sources is not None:
             lengths = {part.length for _, part in builder.layout.parts()}
             await trio.to_thread.run_sync(sources.scan, lengths, abandon_on_cancel=True)
-        await Download(builder, self._workshop.supply(image, sources)).run()
+        await Download(builder, self._workshop.supply(image, sources, builder.account)).run()
 
     @property
     def _may_replace(self) -> bool:
@@ -237,7 +249,7 @@ class Batch:
             if fingerprint.size != blueprint.layout.length:
                 return _Found.OTHER
             if self._manner.update and self._is_remembered(path, fingerprint, blueprint):
-                return _Found.WHOLE
+                return _Found.UNCHANGED
             if wrong_sums_of(fd, blueprint.sums, account):
                 return _Found.SAME_LENGTH
         finally:
@@ -250,7 +262,9 @@ class Batch:
             return False
         piece = Piece(os.path.abspath(path), 0, fingerprint.size, fingerprint)
         known = {(known.algorithm.short_name, known.hex) for known in remembered.checksums(piece)}
-        return any((wanted.algorithm, wanted.hex) in known for wanted in blueprint.sums)
+        # only these can be remembered; a template gives one of them
+        wanted = {(one.algorithm, one.hex) for one in blueprint.sums if one.algorithm in ("md5", "sha256")}
+        return wanted <= known
 
     def _remember(self, path: str, blueprint: Blueprint) -> None:
         """Note that an image was found whole, so that the next update need not read it."""
@@ -272,15 +286,14 @@ class Batch:
             left = fill_from_copy(builder, missing, fd)
         finally:
             os.close(fd)
-        nothing_right = len(left) == len(missing)
+        nothing_right = builder.unfinished.created and len(left) == len(missing)
         if nothing_right and not self._may_replace:
-            if builder.unfinished.created:
-                builder.unfinished.discard()
+            builder.unfinished.discard()
             raise InputError(f"{builder.path}: is there already, and is something else; --force replaces it")
 
     def _sources(self, path: str, found: _Found) -> Sources | None:
         paths = list(self._manner.scan)
-        if found is _Found.OTHER:
+        if found in (_Found.OTHER, _Found.SAME_LENGTH):
             paths.append(path)  # yesterday's image: most of its parts are today's
         if not paths:
             return None
@@ -295,10 +308,13 @@ class Batch:
     async def _watched(self, path: str, account: Account) -> AsyncIterator[None]:
         """Have the reporter tell how far an image is."""
         self._reporter.begin(path, account)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell)
-            yield
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            self._reporter.leave()
 
     async def _tell(self) -> None:
         while self._reporter.interval_s is not None:
@@ -311,6 +327,7 @@ class _Found(enum.Enum):
 
     NOTHING = enum.auto()
     WHOLE = enum.auto()
+    UNCHANGED = enum.auto()
     SAME_LENGTH = enum.auto()
     OTHER = enum.auto()
 

@@ -191,7 +191,9 @@ class Download:
         left = self._builder.missing()
         asked = len(self._failed)
         hopeless = self._failures_in_a_row >= HOPELESS_FAILURES
-        reason = f"no mirror answered for {asked} in a row" if hopeless else str(self._failed[0])
+        reason = str(self._failed[0])
+        if hopeless:
+            reason = f"after {asked} failures the rest was not asked for; the last: {self._failed[-1]}"
         return (
             f"{self._builder.path}: {len(left)} of {len(missing)} parts that had to be fetched are missing"
             f" ({reason}); {self._builder.unfinished.path} keeps the others: run the same command again"

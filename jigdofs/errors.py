@@ -216,5 +216,6 @@ def leaf_of(error: BaseException) -> BaseException:
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [leaf_of(inner) for inner in error.exceptions]
+    interrupts = [leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)]
     ours = [leaf for leaf in leaves if isinstance(leaf, JigdofsError)]
-    return (ours or leaves)[0]
+    return (interrupts or ours or leaves)[0]

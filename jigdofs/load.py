@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 MAX_INCLUDE_DEPTH = 16
 MAX_INCLUDES = 256
-_MAX_NAME_BYTES = 255
+_MAX_NAME_BYTES = 255 - len(".tmp")  # an image that is being built is called `NAME.tmp`
 _MAX_TAIL_BYTES = 32  # of an extension
 
 
@@ -172,7 +172,7 @@ class Loader:
             os.close(template_file.fd)
             raise
         return LoadedImage(
-            name=leaf_name(section.filename) or leaf_name(Path(source).stem) or "image",
+            name=image_name(selection, section),
             source=source,
             description=selection.description,
             section=section,
@@ -207,6 +207,11 @@ def normalise(source: str) -> str:
     elif urls.is_absolute(source):
         raise UsageError(f"{source}: only http:, https: and local files can be read")
     return os.path.abspath(source)
+
+
+def image_name(selection: Selection, section: jigdo.ImageSection) -> str:
+    """Return the leaf name of an image; not yet told apart from others of that name."""
+    return leaf_name(section.filename) or leaf_name(Path(selection.source).stem) or "image"
 
 
 def leaf_name(name: str) -> str:

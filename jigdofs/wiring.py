@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from jigdofs.build.account import Account
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions, SourceOptions
 from jigdofs.documents import Documents
 from jigdofs.download import Supply
@@ -19,7 +20,7 @@ from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.fetch.fetcher import Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.format.checksum import Algorithm
-from jigdofs.format.part import Part
+from jigdofs.format.jigdo import JigdoFile
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
 from jigdofs.load import LoadedImage, Loader, unique_names
@@ -175,15 +176,16 @@ async def _load(
         for image in await loader.load(source, inputs.image):
             stack.callback(os.close, image.template_file.fd)
             loaded.append(image)
-    _check_labels(inputs, loaded)
+    check_labels(inputs.mirrors, [image.description for image in loaded])
     return loaded
 
 
-def _check_labels(inputs: InputOptions, loaded: list[LoadedImage]) -> None:
+def check_labels(labels: Iterable[str], descriptions: Iterable[JigdoFile]) -> None:
     """Warn of a mirror for a label that no .jigdo uses: most probably a typing error."""
-    unknown = set(inputs.mirrors).difference(*(image.description.servers for image in loaded))
+    descriptions = list(descriptions)
+    unknown = set(labels).difference(*(description.servers for description in descriptions))
     if unknown:
-        used = sorted({label for image in loaded for label in image.description.labels()})
+        used = sorted({label for description in descriptions for label in description.labels()})
         for label in sorted(unknown.difference(used, _PSEUDO_LABELS)):
             _log.warning("no part has the label `%s'; labels here: %s", label, ", ".join(used) or "none")
 
@@ -213,13 +215,15 @@ class Workshop:
         loader: loads a .jigdo and its templates; the caller closes these.
         mirrors: how each did.
         remembered: what is known of local files, or None.
-        supply: says where the parts of an image come from, given its sources.
+        labels: for which the user named mirrors.
+        supply: says where the parts of an image come from, given its sources and its account.
     """
 
     loader: Loader
     mirrors: Mirrors
     remembered: Remembered | None
-    supply: Callable[[LoadedImage, Sources | None], Supply]
+    labels: frozenset[str]
+    supply: Callable[[LoadedImage, Sources | None, Account], Supply]
 
 
 @contextlib.asynccontextmanager
@@ -255,16 +259,15 @@ async def open_workshop(
             nursery = await stack.enter_async_context(_background())
             objects = ObjectStore(house.cache, Flights(nursery), open_files, house.fallbacks)
 
-        def supply(image: LoadedImage, sources: Sources | None) -> Supply:
+        def supply(image: LoadedImage, sources: Sources | None, account: Account) -> Supply:
             locator = Locator(image.description, user_mirrors, image.directory)
-            store = PartStore(objects, acquirer, locator, _ignore) if objects is not None else None
+            store = None
+            if objects is not None:
+                store = PartStore(objects, acquirer, locator, lambda part: account.fetch(part.length))
             return Supply(locator, acquirer, fetch_options.connections, house.cache, sources, store)
 
-        yield Workshop(_loader(house, fetch_options, progress), mirrors, remembered, supply)
-
-
-def _ignore(_part: Part) -> None:
-    """Have nothing to count."""
+        loader = _loader(house, fetch_options, progress)
+        yield Workshop(loader, mirrors, remembered, frozenset(user_mirrors), supply)
 
 
 @contextlib.asynccontextmanager

@@ -357,7 +357,7 @@ async def test_template_changes_while_open(iso_md5: BuiltImage, tmp_path: Path) 
     copy = iso_md5.with_servers(tmp_path / "in", {"Debian": f"file:{iso_md5.pool}/"})
     async with opened(copy, None) as images:
         os.utime(copy.template, ns=(1, 1))
-        with pytest.raises(InputError, match="changed while mounted"):
+        with pytest.raises(InputError, match="changed since it was read"):
             await images.images[0].reader.read(0, 4096)
 
 

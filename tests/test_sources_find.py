@@ -207,13 +207,13 @@ def test_an_image_needs_no_name(iso_md5: BuiltImage, tmp_path: Path, lines: list
 
 
 def test_the_mount_point_to_be_is_kept_out_of(tmp_path: Path, lines: list[str]) -> None:
-    """A place named as such is not searched."""
+    """A place named as such is not searched, and nobody need be told."""
     (tmp_path / "mnt").mkdir()
     (tmp_path / "mnt" / "file").write_bytes(b"x" * 100)
     sources = Sources([str(tmp_path)], report=lines.append, besides=[str(tmp_path / "mnt")])
     sources.scan(None)
     assert sources.counts.pieces == 0
-    assert len(lines) == 1
+    assert lines == []
 
 
 UNREADABLE = """

@@ -42,18 +42,16 @@ class Account:
         self.arriving = 0
         self.fetched = 0
         self.checked = 0
-        self._lost = 0
         self._lock = threading.Lock()
 
     @property
     def done(self) -> int:
         """Bytes of the image that are in place, or on their way."""
         with self._lock:
-            placed = sum(share.bytes for share in self.shares.values()) - self._lost
-            return min(self.length, placed + self.arriving)
+            return sum(share.bytes for share in self.shares.values()) + self.arriving
 
     def add(self, origin: str, length: int, parts: int = 0) -> None:
-        """Note bytes that are in place."""
+        """Note bytes that are in place; negative for such as were found wrong."""
         with self._lock:
             share = self.shares.setdefault(origin, Share())
             share.bytes += length
@@ -75,7 +73,7 @@ class Account:
         with self._lock:
             self.arriving -= length
 
-    def lose(self, length: int) -> None:
-        """Note that bytes thought to be in place were wrong, and have to come once more."""
+    def fetch(self, length: int) -> None:
+        """Note bytes that came over the net into the cache, to be copied from there."""
         with self._lock:
-            self._lost += length
+            self.fetched += length

@@ -86,7 +86,7 @@ def _read(template_file: TemplateFile) -> Template:
         with open(os.dup(template_file.fd), "rb") as file:
             return read_template(file, template_file.name)
     except OSError as error:
-        raise InputError(f"{template_file.name}: {error.strerror}") from error
+        raise InputError(f"{template_file.name}: {error.strerror or error}") from error
 
 
 def _info_sums(infos: Iterable[ImageInfo], said_by: str) -> Iterable[ImageSum]:

@@ -73,8 +73,11 @@ class Builder:
         self.account = account
         self._stop = threading.Event()
         self.unfinished = Unfinished(f"{path}.tmp", self.layout, blueprint.desc, replace=replace)
+        self._origins = [""] * len(self.layout)
+        for index in range(len(self.layout)):
+            if self.unfinished.is_written(index):
+                self._note(index, origins.BEFORE)
         self._frontier, self._check = self._begin_check()
-        self._count_what_is_here()
 
     def _begin_check(self) -> tuple[Frontier, WholeCheck]:
         frontier = Frontier([self.layout.start(index) for index in range(len(self.layout) + 1)])
@@ -91,10 +94,16 @@ class Builder:
             frontier.stop()
         return frontier, check
 
-    def _count_what_is_here(self) -> None:
-        for index in range(len(self.layout)):
-            if self.unfinished.is_written(index):
-                self.account.add(origins.BEFORE, self._length(index), 1)
+    def _note(self, index: int, origin: str) -> None:
+        """Note that an extent is in place, and where from."""
+        self._origins[index] = origin
+        self.account.add(origin, self._length(index), origin != origins.TEMPLATE)
+
+    def _lose(self, index: int) -> None:
+        """Note that an extent is not in place after all."""
+        origin, self._origins[index] = self._origins[index], ""
+        if origin:
+            self.account.add(origin, -self._length(index), -(origin != origins.TEMPLATE))
 
     def _length(self, index: int) -> int:
         return self.layout.start(index + 1) - self.layout.start(index)
@@ -124,21 +133,22 @@ class Builder:
             FormatError: the template is damaged.
             NoRoom: the disk is full.
         """
+        raw_indexes = [index for index in range(len(self.layout)) if self.layout.part(index) is None]
         if self.unfinished.raw_complete:
-            self.account.add(origins.TEMPLATE, self.layout.raw_length)
+            for index in raw_indexes:
+                self._note(index, origins.TEMPLATE)
             return
         check_unchanged(self.blueprint.template_file)
         raw = RawStream(self.blueprint)
-        for index in range(len(self.layout)):
-            if self.layout.part(index) is None:
-                at = self.layout.start(index)
-                for piece in raw.read(self._length(index)):
-                    if self.stopped:
-                        raise Stopped("stopped")
-                    self.unfinished.write(piece, at)
-                    at += len(piece)
-                self._frontier.complete(index)
-                self.account.add(origins.TEMPLATE, self._length(index))
+        for index in raw_indexes:
+            at = self.layout.start(index)
+            for piece in raw.read(self._length(index)):
+                if self.stopped:
+                    raise Stopped("stopped")
+                self.unfinished.write(piece, at)
+                at += len(piece)
+            self._frontier.complete(index)
+            self._note(index, origins.TEMPLATE)
         check_unchanged(self.blueprint.template_file)
         self.unfinished.complete_raw()
 
@@ -183,13 +193,13 @@ class Builder:
         first, *others = missing.indexes
         length = missing.part.length
         for other in others:
-            self.unfinished.copy_in(
-                self.unfinished.fd, self.layout.start(first), self.layout.start(other), length
-            )
+            source, target = self.layout.start(first), self.layout.start(other)
+            if self.unfinished.copy_in(self.unfinished.fd, source, target, length) != length:
+                raise JigdofsError(f"{self.unfinished.path}: became shorter while it was written")
         self.unfinished.mark(missing.indexes)
         for index in missing.indexes:
             self._frontier.complete(index)
-        self.account.add(origin, length * len(missing.indexes), len(missing.indexes))
+            self._note(index, origin)
 
     def fill(self, missing: list[Missing], obtain: Callable[[Missing], bool]) -> list[Missing]:
         """Let `obtain` place parts, several at once, in image order; return those it did not."""
@@ -260,8 +270,10 @@ class Builder:
             verdicts = list(pool.map(is_right, written))
         wrong = [index for index, right in zip(written, verdicts, strict=True) if not right]
         self.unfinished.unmark(wrong)
-        self.unfinished.raw_complete = False
-        self.account.lose(sum(map(self._length, wrong)) + self.layout.raw_length)
+        self.unfinished.doubt_raw()
+        for index in range(len(self.layout)):
+            if not self.unfinished.is_written(index):
+                self._lose(index)
         self._frontier, self._check = self._begin_check()
         return self.missing()
 

@@ -30,8 +30,7 @@ def write_image(blueprint: Blueprint, sources: Sources, output: BinaryIO) -> Non
         WrongImage: the image, now written, has not the checksum it should have.
     """
     layout = blueprint.layout
-    distinct = layout.distinct_parts().values()
-    pieces = {part: sources.find(part) for part in distinct}
+    pieces = {part: sources.find(part) for part in dict.fromkeys(part for _, part in layout.parts())}
     missing = sum(piece is None for piece in pieces.values())
     if missing:
         raise InputError(f"{missing} of {len(pieces)} files are missing; nothing is written to a pipe then")

@@ -127,7 +127,7 @@ class Unfinished:
         """Take over what is there, or begin."""
         size = os.fstat(self.fd).st_size
         if size and not self._take_over(size):
-            if not replace:
+            if not replace and self._holds_data():
                 raise ForeignFile(
                     f"{self.path}: is not an unfinished image of this template;"
                     " remove it, or let --force replace it"
@@ -135,21 +135,32 @@ class Unfinished:
             size = 0
         if not size:
             self._created = True
+            self._begin()
+
+    def _holds_data(self) -> bool:
+        """Tell whether the file is more than a hole, such as a kill leaves before the frame is written."""
+        try:
+            os.lseek(self.fd, 0, os.SEEK_DATA)
+        except OSError as error:
+            return error.errno != errno.ENXIO
+        return True
+
+    def _begin(self) -> None:
+        """Write the frame behind a hole as long as the image; leave no half of it."""
+        try:
             with self._disk():
                 if os.fstat(self.fd).st_size:  # after a truncation to nothing ext4 writes all out at close
                     os.ftruncate(self.fd, 0)
-                os.ftruncate(self.fd, self.layout.length)
                 self._write(self._frame(), self.layout.length)
+        except JigdofsError:
+            self.discard()
+            raise
 
     def _take_over(self, size: int) -> bool:
         """Read the marks of a file that is ours or jigdo-file's; tell whether it is."""
         length = self.layout.length
-        if size == length:  # killed between the last mark and the new name: the checks will tell
-            self._mark(range(len(self.layout)), written=True)
-            self.raw_complete = True
-            with self._disk():
-                self._write(self._frame(), length)
-            return True
+        if size == length:
+            return self._take_over_finished()
         frame = self._read(length, size - length) if size - length == len(self._desc) + DESC_OVERHEAD else b""
         if len(frame) != len(self._desc) + DESC_OVERHEAD:
             return False
@@ -163,6 +174,23 @@ class Unfinished:
             return False
         self._desc = desc
         self.raw_complete = frame[:4] == _RAW_THERE
+        return True
+
+    def _take_over_finished(self) -> bool:
+        """Mark what is right in a file without marks: we were killed just before it got its name.
+
+        It may as well be anything else of that length: then nothing in it is right.
+        """
+        right = []
+        for index in range(len(self.layout)):
+            part, at = self.layout.part(index), self.layout.start(index)
+            if part and self.checksum(at, part.length, part.checksum.algorithm) == part.checksum:
+                right.append(index)
+        if not right:
+            return False
+        self._mark(right, written=True)
+        with self._disk():
+            self._write(self._frame(), self.layout.length)
         return True
 
     def _frame(self) -> bytes:
@@ -188,18 +216,25 @@ class Unfinished:
             for at in self._mark(indexes, written=False):
                 self._write(self._desc[at : at + 1], self.layout.length + _HEADER_BYTES + at)
 
-    def _mark(self, indexes: Iterable[int], *, written: bool) -> Iterator[int]:
+    def _mark(self, indexes: Iterable[int], *, written: bool) -> list[int]:
+        """Change marks in memory; return where in the entries."""
         change = _WRITTEN_OF if written else _MISSING_OF
         positions = [self._types_at[index] for index in indexes]
         for at in positions:
             self._desc[at] = change.get(self._desc[at], self._desc[at])
-        return iter(positions)
+        return positions
 
     def complete_raw(self) -> None:
         """Note that all raw data is in place."""
         with self._lock, self._disk():
             self.raw_complete = True
             self._write(_RAW_THERE, self.layout.length)
+
+    def doubt_raw(self) -> None:
+        """Note that raw data may be wrong, and is to be written again."""
+        with self._lock, self._disk():
+            self.raw_complete = False
+            self._write(_RAW_MISSING, self.layout.length)
 
     # -- bytes -----------------------------------------------------------------------------------
 

@@ -133,7 +133,9 @@ def _orders(arguments: argparse.Namespace) -> tuple[list[Order], int]:
         if not found:
             print(f"jigdofs: {source}: no such .jigdo file", file=sys.stderr)
             code = EXIT_INPUT
-        orders += [Order(path, os.path.join(arguments.into, below)) for path, below in found]
+        orders += [
+            Order(path, os.path.normpath(os.path.join(arguments.into, below))) for path, below in found
+        ]
     return orders, code
 
 

@@ -21,7 +21,7 @@ from jigdofs.build.stream import write_image
 from jigdofs.cli import jigdo_file
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_MISMATCH, EXIT_OK, EXIT_UNAVAILABLE, InputError
+from jigdofs.errors import EXIT_MISMATCH, EXIT_OK, EXIT_UNAVAILABLE, InputError, printable
 from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 
@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Build an image from files."""
     options = jigdo_file.options(arguments)
     image, template = jigdo_file.require_names(options.names, "image", "template")
-    if image != jigdo_file.STDIN and os.path.lexists(image) and not options.force:
-        raise InputError(f"{image}: exists already; delete it or use --force")
+    if image != jigdo_file.STDIN:
+        _check_free(image, force=options.force)
     template_file = open_template(template)
     remembered = None if options.cache_file is None else Remembered(options.cache_file, report=_say)
     try:
@@ -61,6 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
             remembered.close()
 
 
+def _check_free(image: str, *, force: bool) -> None:
+    if os.path.lexists(image) and not force:
+        raise InputError(f"{image}: exists already; delete it or use --force")
+    if os.path.isdir(image):
+        raise InputError(f"{image}: is a directory, which --force does not replace")
+
+
 def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoFileOptions) -> int:
     builder = Builder(blueprint, image, Account(blueprint.layout.length), replace=options.force)
     try:
@@ -69,9 +76,11 @@ def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoF
         if begun_in_vain and not any(sources.candidates(missing.part) for missing in wanted):
             builder.unfinished.discard()
             return _incomplete(builder, wanted, wanted, sources, options)
-        with writing_raw(builder):
-            missing = builder.fill_from_itself(wanted)
-            missing = fill_from_sources(builder, missing, sources, lambda _part: ())
+        missing = _fill(builder, wanted, sources)
+        if not missing and builder.wrong_sums():
+            missing = _fill(
+                builder, builder.unmark_damage(), sources
+            )  # a run before may have left it damaged
         if not missing:
             builder.finish()
             return EXIT_OK
@@ -80,6 +89,13 @@ def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoF
         return _incomplete(builder, wanted, missing, sources, options)
     finally:
         builder.close()
+
+
+def _fill(builder: Builder, wanted: list[Missing], sources: Sources) -> list[Missing]:
+    """Put in place what there is, raw data meanwhile; return what is still missing."""
+    with writing_raw(builder):
+        missing = builder.fill_from_itself(wanted)
+        return fill_from_sources(builder, missing, sources, lambda _part: ())
 
 
 def _incomplete(
@@ -105,4 +121,4 @@ def _incomplete(
 
 
 def _say(text: str) -> None:
-    print(f"{jigdo_file.program()}: {text}", file=sys.stderr)
+    print(f"{jigdo_file.program()}: {printable(text)}", file=sys.stderr)

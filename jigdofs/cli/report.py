@@ -19,7 +19,9 @@ _DONE = {
     Outcome.BUILT: "is complete",
     Outcome.MENDED: "was damaged and is whole again",
     Outcome.THERE: "was there already and is whole",
+    Outcome.UNCHANGED: "is unchanged since it was found whole",
 }
+_LEFT_ALONE = (Outcome.THERE, Outcome.UNCHANGED)
 
 
 class TextReporter:
@@ -61,14 +63,17 @@ class TextReporter:
         self._clear()
         if self._quiet:
             return
-        known = ", ".join(dict.fromkeys(known.algorithm for known in result.sums))
-        account = result.account
-        size = (
-            f"{account.length:,} bytes" if result.outcome is Outcome.THERE else _rate(account, result.seconds)
-        )
-        print(f"{printable(result.path)} {_DONE[result.outcome]}: {size}; checked against its {known}")
-        if result.outcome is not Outcome.THERE:
-            print(f"  {'; '.join(_shares(account))}")
+        size = f"{result.account.length:,} bytes"
+        if result.outcome not in _LEFT_ALONE:
+            size += f" in {result.seconds:.1f} s"
+        checked = ""
+        if result.outcome is not Outcome.UNCHANGED:
+            checked = "; checked against its " + ", ".join(
+                dict.fromkeys(one.algorithm for one in result.sums)
+            )
+        print(f"{printable(result.path)} {_DONE[result.outcome]}: {size}{checked}")
+        if result.outcome not in _LEFT_ALONE:
+            print(f"  {'; '.join(_shares(result.account))}")
 
     def fail(self, what: str, error: JigdofsError) -> None:
         """Print what went wrong."""
@@ -77,8 +82,12 @@ class TextReporter:
         prefix = "" if text.startswith(what) else f"{printable(what)}: "
         print(f"jigdofs: {prefix}{text}", file=sys.stderr)
 
+    def leave(self) -> None:
+        """Take the bar away."""
+        self._clear()
+
     def remark(self, text: str) -> None:
-        """Print something about a local file."""
+        """Print something that is no failure."""
         print(f"jigdofs: note: {text}", file=sys.stderr)
 
     def finish(self, mirrors: Mirrors, code: int) -> None:
@@ -142,6 +151,9 @@ class JsonReporter:
         """Write `failed`."""
         _write("failed", what=what, error=str(error), exit_code=error.exit_code)
 
+    def leave(self) -> None:
+        """Have nothing to take away."""
+
     def remark(self, text: str) -> None:
         """Write `remark`."""
         _write("remark", text=text)
@@ -158,10 +170,6 @@ class JsonReporter:
 def _write(event: str, **values: object) -> None:
     values = {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
     print(json.dumps({"event": event, **values}), flush=True)
-
-
-def _rate(account: Account, seconds: float) -> str:
-    return f"{account.length:,} bytes in {seconds:.1f} s"
 
 
 def _shares(account: Account) -> list[str]:

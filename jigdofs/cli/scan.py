@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jigdofs.cli import jigdo_file, options
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_OK, InputError, SourceChanged, UsageError
+from jigdofs.errors import EXIT_OK, InputError, SourceChanged, UsageError, printable
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.part import Part
 from jigdofs.format.template import MatchedFile, read_desc, read_entries
@@ -44,7 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Scan files and remember what they are."""
     found = jigdo_file.options(arguments)
     parts = _parts(found)
-    remembered = Remembered(_index(found), report=_say)
+    index = _index(found)
+    remembered = Remembered(index, report=_say)
+    if not remembered.usable:
+        _say(f"{index}: cannot be used, so nothing is remembered")
     try:
         sources = Sources(list(jigdo_file.files(found)), remembered=remembered, report=_say)
         sources.scan(None if parts is None else {part.length for part in parts})
@@ -76,6 +79,8 @@ def _parts(found: JigdoFileOptions) -> set[Part] | None:
     if not any(found.given) or found.names.template is None:
         return None
     name = found.names.template
+    if found.given.template is None and not os.path.exists(name):
+        return None  # it was only deduced; jigdo-file looks at none of these names
     try:
         with open(name, "rb") as file:
             offset, desc = read_desc(file, name)
@@ -110,4 +115,4 @@ def _tell(sources: Sources, parts: set[Part] | None) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"{jigdo_file.program()}: {text}", file=sys.stderr)
+    print(f"{jigdo_file.program()}: {printable(text)}", file=sys.stderr)

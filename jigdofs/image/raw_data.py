@@ -109,7 +109,9 @@ def check_unchanged(template: TemplateFile) -> None:
     """Raise `InputError` if the template file was written to since it was verified."""
     status = os.fstat(template.fd)
     if (status.st_size, status.st_mtime_ns) != template.fingerprint:
-        raise InputError(f"{template.name}: the template changed while mounted; unmount and mount again")
+        raise InputError(
+            f"{template.name}: the template changed since it was read; begin anew (a mount: unmount first)"
+        )
 
 
 def inflate(template: TemplateFile, chunk: Chunk) -> Iterator[bytes]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from jigdofs.errors import CacheError, UnsafeCache
 
-_OUR_NAMES = frozenset({"CACHEDIR.TAG", "index", "objects", "sessions", "incoming"})
+_OUR_NAMES = frozenset(
+    "CACHEDIR.TAG index objects sessions incoming scanned.db scanned.db-journal scanned.db.damaged".split()
+)
 _FOREIGN_ALLOWED = frozenset({"lost+found"})
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -92,10 +92,12 @@ class OwnMounts:
 
     Args:
         points: absolute paths without links; nothing at or below them is touched.
+        besides: further ones, which the caller knows of, so that nobody need be told.
     """
 
-    def __init__(self, points: Iterable[str]) -> None:
-        self._points = frozenset(points)
+    def __init__(self, points: Iterable[str], besides: Iterable[str] = ()) -> None:
+        self.besides = frozenset(besides)
+        self._points = self.besides.union(points)
         self._names: dict[str, set[str]] = {}
         for point in self._points:
             directory, name = os.path.split(point)
@@ -118,7 +120,7 @@ class OwnMounts:
         for path in besides:
             with contextlib.suppress(OSError):  # we cannot get there, so the search will not
                 further.add(closed.resolve(path, missing_ok=True))
-        return cls(closed._points.union(path for path in further if path is not None))
+        return cls(closed._points, (path for path in further if path is not None))
 
     def names_in(self, directory: str) -> Collection[str]:
         """Return which entries of a directory (a path without links) are such places themselves."""

@@ -109,6 +109,11 @@ class Remembered:
             return
         self._database = self._open(again=True)
 
+    @property
+    def usable(self) -> bool:
+        """Tell whether anything is remembered at all."""
+        return self._database is not None
+
     # -- opening -----------------------------------------------------------------------------------
 
     def _open(self, *, again: bool) -> sqlite3.Connection | None:

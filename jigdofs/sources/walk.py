@@ -132,7 +132,8 @@ class Walker:
         for entry in entries:
             # by name, as even to stat a mount point is to ask who serves it
             if entry.name in closed:
-                self._reports.line(entry.path, "is a mount of jigdofs or the kernel; it is not searched")
+                if os.path.join(directory, entry.name) not in self._own.besides:
+                    self._reports.line(entry.path, "is a mount of jigdofs or the kernel; it is not searched")
                 continue
             place = self._place(entry)
             if place is None:
