@@ -171,7 +171,7 @@ class Batch:
         for section in selection.sections:
             name = unique_name(image_name(selection, section), taken)
             taken.add(name)
-            path = order.file or os.path.join(order.directory, name)
+            path = _place(order, name)
             code = max(code, await self._guarded(order.source, self._section(path, selection, section)))
         return code
 
@@ -209,7 +209,10 @@ class Batch:
             account.add(origins.BEFORE, account.length)
             return Outcome.THERE if found is _Found.WHOLE else Outcome.UNCHANGED
         if found is _Found.OTHER and not self._may_replace:
-            raise InputError(f"{path}: is there already, and is something else; --force replaces it")
+            raise InputError(
+                f"{path}: is there already, with {os.stat(path).st_size} bytes instead of {account.length}:"
+                " something else; --force replaces it, and takes from it what is right"
+            )
         builder = await trio.to_thread.run_sync(
             lambda: Builder(blueprint, path, account, replace=self._may_replace)
         )
@@ -330,6 +333,12 @@ class _Found(enum.Enum):
     UNCHANGED = enum.auto()
     SAME_LENGTH = enum.auto()
     OTHER = enum.auto()
+
+
+def _place(order: Order, name: str) -> str:
+    """Return where an image is to be; the file that a link leads to is replaced, not the link."""
+    path = os.path.normpath(order.file or os.path.join(order.directory, name))
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _make_directory(path: str) -> None:

@@ -112,7 +112,7 @@ class Download:
                 await _in_thread(self._builder.check_room, missing)
                 await self._fetch(missing)
         if self._failed:
-            raise Incomplete(self._what_failed(missing))
+            raise self._incomplete(missing)
 
     def _local_fills(self) -> list[Callable[[list[Missing]], list[Missing]]]:
         fills: list[Callable[[list[Missing]], list[Missing]]] = [self._builder.fill_from_itself]
@@ -187,17 +187,17 @@ class Download:
         if found != wanted.part.checksum:
             raise PartUnavailable(str(wanted.part), ())
 
-    def _what_failed(self, missing: list[Missing]) -> str:
+    def _incomplete(self, missing: list[Missing]) -> Incomplete:
         left = self._builder.missing()
-        asked = len(self._failed)
-        hopeless = self._failures_in_a_row >= HOPELESS_FAILURES
         reason = str(self._failed[0])
-        if hopeless:
+        if self._failures_in_a_row >= HOPELESS_FAILURES:
+            asked = len(self._failed)
             reason = f"after {asked} failures the rest was not asked for; the last: {self._failed[-1]}"
-        return (
+        return Incomplete(
             f"{self._builder.path}: {len(left)} of {len(missing)} parts that had to be fetched are missing"
             f" ({reason}); {self._builder.unfinished.path} keeps the others: run the same command again"
-            " later, or name another --mirror or --scan"
+            " later, or name another --mirror or --scan",
+            len(left),
         )
 
 

@@ -169,14 +169,23 @@ class PartUnavailable(JigdofsError):
         self.name = name
         self.attempts = attempts
         tried = (
-            "; ".join(str(attempt) for attempt in attempts[-8:])
+            "; ".join(dict.fromkeys(str(attempt) for attempt in attempts[-8:]))
             or "no usable location is known for it; name a --mirror for its label"
         )
         super().__init__(f"part {name} cannot be had: {tried}")
 
 
 class Incomplete(JigdofsError):
-    """Say that an image could not be completed, and what to do."""
+    """Say that an image could not be completed, and what to do.
+
+    Args:
+        message: the line.
+        missing: how many parts it lacks.
+    """
+
+    def __init__(self, message: str, missing: int) -> None:
+        self.missing = missing
+        super().__init__(message)
 
 
 class WrongImage(JigdofsError):

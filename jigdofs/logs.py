@@ -21,10 +21,26 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record).replace("\n", "\\n")
 
 
+class _Spoken(_OneLine):
+    """Write levels as words of a sentence."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Add the word."""
+        record.spoken = record.levelname.lower()
+        return super().format(record)
+
+
 def to_stderr(level: int) -> None:
     """Log to the terminal or to whoever started us."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    _set(handler, level)
+
+
+def to_user(level: int) -> None:
+    """Write to stderr as commands do that somebody waits for: the program's name, the level, the message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Spoken("jigdofs: %(spoken)s: %(message)s"))
     _set(handler, level)
 
 

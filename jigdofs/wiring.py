@@ -284,7 +284,7 @@ async def _remembered(options: CacheOptions | None) -> AsyncIterator[Remembered 
 
 def open_remembered(options: CacheOptions | None) -> Remembered | None:
     """Open what is known of local files, or None where nothing is to be kept."""
-    if options is None or not options.directory.is_dir():
+    if options is None or not os.path.isdir(options.directory):
         return None
     return Remembered(str(options.directory / "scanned.db"), report=_log.warning)
 

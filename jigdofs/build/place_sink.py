@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jigdofs.build.account import MIRRORS
+from jigdofs.build.account import BEFORE, MIRRORS
 from jigdofs.build.builder import Builder, Missing
 from jigdofs.format.checksum import Checksum
 
@@ -21,13 +21,14 @@ class PlaceSink:
         self._start = builder.layout.start(missing.indexes[0])
         self._hasher = missing.part.checksum.algorithm.hasher()
         self.received = 0
+        self._resumed = 0
 
     def resume(self) -> None:
         """Go on behind what a run before ours left in the place; the checksum will tell if it is any good."""
         begun = self._builder.unfinished.begun(self._start, self._missing.part.length)
         if begun:
             self._builder.unfinished.hash_into(self._hasher, self._start, begun)
-            self.received = begun
+            self.received = self._resumed = begun
             self._builder.account.resume(begun)
 
     def write(self, data: bytes) -> None:
@@ -42,7 +43,7 @@ class PlaceSink:
     def restart(self) -> None:
         """Forget what was written."""
         self._builder.account.arrive(-self.received)
-        self.received = 0
+        self.received = self._resumed = 0
         self._hasher = self._missing.part.checksum.algorithm.hasher()
 
     def checksum(self) -> Checksum:
@@ -53,3 +54,6 @@ class PlaceSink:
         """Mark the part; its checksum was found right."""
         self._builder.account.settle(self.received)
         self._builder.placed(self._missing, MIRRORS)
+        if self._resumed:
+            self._builder.account.add(BEFORE, self._resumed)
+            self._builder.account.add(MIRRORS, -self._resumed)

@@ -169,7 +169,7 @@ def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
     module.add_arguments(parser)
     if verb in jigdo_file.COMMANDS:
         rest = jigdo_file.permuted(parser, rest, abbreviate=abbreviate)
-    return module.run(parser.parse_args(rest))
+    return module.run(parser.parse_intermixed_args(rest))
 
 
 def _help() -> str:

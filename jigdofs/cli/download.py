@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from jigdofs.cli import options
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_INPUT, EXIT_OK, UsageError
+from jigdofs.errors import EXIT_INPUT, EXIT_OK, UsageError, leaf_of
 from jigdofs.fetch import url as urls
 
 if TYPE_CHECKING:
     from jigdofs.batch import Order
+    from jigdofs.cli.report import JsonReporter, TextReporter
 
 _EPILOG = """\
 Parts come from local files and old images (--scan), then from the cache, then from mirrors. An
@@ -53,13 +54,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--into",
         metavar="DIR",
-        help="put images into this directory, in the same subdirectories as their .jigdo files",
+        help="put images into this directory; those of a pattern (quote it!) or a directory in the same"
+        " subdirectories as their .jigdo files",
     )
     parser.add_argument(
         "--update",
         action="store_true",
-        help="replace images that changed, taking from the old ones what is still right;"
-        " leave those that were whole when last looked at",
+        help="replace images that changed, taking from an old ISO (or an image whose old .template lies"
+        " beside it) what is still right; leave those that were whole when last looked at",
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace whatever is in the way")
     parser.add_argument(
@@ -84,18 +86,27 @@ def run(arguments: argparse.Namespace) -> int:
     from jigdofs import logs
 
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
-    logs.to_stderr(level)
+    logs.to_user(level)
     if arguments.into is not None and arguments.output is not None:
         raise UsageError("--into and --output cannot both be given")
     if arguments.keep_parts and arguments.no_cache:
         raise UsageError("--keep-parts needs the cache that --no-cache forbids")
-    return trio.run(_run, arguments, strict_exception_groups=True)
+    if arguments.output == "-":
+        raise UsageError("--output -: an image has to be whole before it is given away; name a file")
+    from jigdofs.cli.report import JsonReporter, TextReporter
+
+    reporter = JsonReporter() if arguments.json else TextReporter(quiet=arguments.quiet)
+    try:
+        return trio.run(_run, arguments, reporter, strict_exception_groups=True)
+    except BaseException as error:
+        if isinstance(leaf_of(error), KeyboardInterrupt):
+            reporter.interrupted()
+        raise
 
 
-async def _run(arguments: argparse.Namespace) -> int:
+async def _run(arguments: argparse.Namespace, reporter: JsonReporter | TextReporter) -> int:
     from jigdofs.batch import Batch, Manner
     from jigdofs.cli.progress import template_progress
-    from jigdofs.cli.report import JsonReporter, TextReporter
     from jigdofs.wiring import open_workshop
 
     orders, code = _orders(arguments)
@@ -106,7 +117,6 @@ async def _run(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         update=arguments.update,
     )
-    reporter = JsonReporter() if arguments.json else TextReporter(quiet=arguments.quiet)
     with template_progress() as progress:
         async with open_workshop(
             inputs.mirrors,
@@ -131,7 +141,8 @@ def _orders(arguments: argparse.Namespace) -> tuple[list[Order], int]:
     for source in arguments.sources:
         found = _found(source)
         if not found:
-            print(f"jigdofs: {source}: no such .jigdo file", file=sys.stderr)
+            problem = "holds no .jigdo file" if os.path.isdir(source) else "no such .jigdo file"
+            print(f"jigdofs: {source}: {problem}", file=sys.stderr)
             code = EXIT_INPUT
         orders += [
             Order(path, os.path.normpath(os.path.join(arguments.into, below))) for path, below in found

@@ -21,14 +21,16 @@ from jigdofs.build.stream import write_image
 from jigdofs.cli import jigdo_file
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
+from jigdofs.cli.progress import showing
 from jigdofs.errors import EXIT_MISMATCH, EXIT_OK, EXIT_UNAVAILABLE, InputError, printable
 from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 
 _EPILOG = """\
 FILES are files, directories, and old images, which are read without mounting them. Exit code 0: the
-image is complete and right; 1: files are still missing, and IMAGE.tmp keeps what was found; 2: a file,
-or the image, has not the checksum it should have. With --image=- the image goes to stdout.
+image is complete and right; 1: files are still missing, and IMAGE.tmp keeps what was found; 2: a file
+begins like one that is missing but has another checksum, or the image has. With --image=- the image
+goes to stdout.
 """
 
 
@@ -76,13 +78,18 @@ def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoF
         if begun_in_vain and not any(sources.candidates(missing.part) for missing in wanted):
             builder.unfinished.discard()
             return _incomplete(builder, wanted, wanted, sources, options)
-        missing = _fill(builder, wanted, sources)
-        if not missing and builder.wrong_sums():
-            missing = _fill(
-                builder, builder.unmark_damage(), sources
-            )  # a run before may have left it damaged
+        account = builder.account
+        quiet = options.report is not Report.DEFAULT
+        with showing(image, account.length, lambda: account.done, quiet=quiet):
+            missing = _fill(builder, wanted, sources)
+            if not missing and builder.wrong_sums():
+                # a run before may have left it damaged
+                missing = _fill(builder, builder.unmark_damage(), sources)
         if not missing:
             builder.finish()
+            if options.report is not Report.QUIET:
+                known = ", ".join(dict.fromkeys(one.algorithm for one in blueprint.sums))
+                _say(f"{image} is complete: {account.length:,} bytes; checked against its {known}")
             return EXIT_OK
         if begun_in_vain and len(missing) == len(wanted):
             builder.unfinished.discard()

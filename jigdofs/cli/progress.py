@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jigdofs.errors import printable
+
+_INTERVAL_S = 0.2
 
 
 class TransferProgress:
@@ -36,6 +39,37 @@ class TransferProgress:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+
+@contextlib.contextmanager
+def showing(name: str, total: int, done: Callable[[], int], *, quiet: bool = False) -> Iterator[None]:
+    """Show how far work in threads is, if somebody watches.
+
+    Args:
+        name: of what is worked on.
+        total: bytes.
+        done: tells how many of them are done; called often, from another thread.
+        quiet: show nothing.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    bars = transfer_bars()
+    task = bars.add_task(printable(name), total=total)
+
+    def follow() -> None:
+        while not ended.wait(_INTERVAL_S):
+            bars.update(task, completed=done())
+
+    follower = threading.Thread(target=follow, daemon=True)
+    with bars:
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
 
 
 def transfer_bars() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -11,7 +12,7 @@ from jigdofs.batch import Outcome, Result
 from jigdofs.build import account as origins
 from jigdofs.build.account import Account
 from jigdofs.cli.progress import transfer_bars
-from jigdofs.errors import JigdofsError, printable
+from jigdofs.errors import EXIT_INTERRUPTED, Incomplete, JigdofsError, printable
 from jigdofs.parts.mirrors import Mirrors
 
 _ORIGINS = (origins.BEFORE, origins.LOCAL, origins.CACHE, origins.MIRRORS)
@@ -71,15 +72,15 @@ class TextReporter:
             checked = "; checked against its " + ", ".join(
                 dict.fromkeys(one.algorithm for one in result.sums)
             )
-        print(f"{printable(result.path)} {_DONE[result.outcome]}: {size}{checked}")
+        _print(f"{printable(result.path)} {_DONE[result.outcome]}: {size}{checked}")
         if result.outcome not in _LEFT_ALONE:
-            print(f"  {'; '.join(_shares(result.account))}")
+            _print(f"  {'; '.join(_shares(result.account))}")
 
     def fail(self, what: str, error: JigdofsError) -> None:
         """Print what went wrong."""
         self._clear()
         text = str(error)
-        prefix = "" if text.startswith(what) else f"{printable(what)}: "
+        prefix = "" if what.removeprefix("./") in text else f"{printable(what)}: "
         print(f"jigdofs: {prefix}{text}", file=sys.stderr)
 
     def leave(self) -> None:
@@ -90,12 +91,17 @@ class TextReporter:
         """Print something that is no failure."""
         print(f"jigdofs: note: {text}", file=sys.stderr)
 
+    def interrupted(self) -> None:
+        """Print how to go on."""
+        self._clear()
+        print("jigdofs: interrupted; run the same command again: it goes on from here", file=sys.stderr)
+
     def finish(self, mirrors: Mirrors, code: int) -> None:
         """Print what each mirror gave."""
         if self._quiet:
             return
         for mirror, health in mirrors.records().items():
-            print(f"fetched from {printable(mirror)}: {health.files} parts, {health.bytes:,} bytes")
+            _print(f"fetched from {printable(mirror)}: {health.files} parts, {health.bytes:,} bytes")
 
     def _clear(self) -> None:
         if self._bars is not None:
@@ -149,7 +155,8 @@ class JsonReporter:
 
     def fail(self, what: str, error: JigdofsError) -> None:
         """Write `failed`."""
-        _write("failed", what=what, error=str(error), exit_code=error.exit_code)
+        missing = {"missing_parts": error.missing} if isinstance(error, Incomplete) else {}
+        _write("failed", what=what, error=str(error), exit_code=error.exit_code, **missing)
 
     def leave(self) -> None:
         """Have nothing to take away."""
@@ -157,6 +164,10 @@ class JsonReporter:
     def remark(self, text: str) -> None:
         """Write `remark`."""
         _write("remark", text=text)
+
+    def interrupted(self) -> None:
+        """Write `finished` with the exit code of an interrupt."""
+        _write("finished", exit_code=EXIT_INTERRUPTED)
 
     def finish(self, mirrors: Mirrors, code: int) -> None:
         """Write `finished`."""
@@ -169,7 +180,15 @@ class JsonReporter:
 
 def _write(event: str, **values: object) -> None:
     values = {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
-    print(json.dumps({"event": event, **values}), flush=True)
+    _print(json.dumps({"event": event, **values}))
+
+
+def _print(line: str) -> None:
+    """Print a line; where nobody reads any more, the work goes on all the same."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shares(account: Account) -> list[str]:
@@ -178,7 +197,8 @@ def _shares(account: Account) -> list[str]:
     for origin in _ORIGINS:
         share = account.shares.get(origin)
         if share is not None:
-            told.append(f"{share.parts} parts ({share.bytes:,} bytes) from {origin}")
+            parts = "1 part" if share.parts == 1 else f"{share.parts} parts"
+            told.append(f"{parts} ({share.bytes:,} bytes) from {origin}")
     raw = account.shares.get(origins.TEMPLATE)
     if raw is not None:
         told.append(f"{raw.bytes:,} bytes from the template")

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jigdofs.cli import jigdo_file, options
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
+from jigdofs.cli.progress import showing
 from jigdofs.errors import EXIT_OK, InputError, SourceChanged, UsageError, printable
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.part import Part
@@ -26,7 +27,8 @@ from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 
 _EPILOG = """\
-Checksums are remembered in FILE (--cache), or where `download --scan' and `mount --scan' look for them.
+Checksums are remembered in FILE (--cache), or where `download --scan' and `mount --scan' look for them:
+scanned.db in their default --cache-dir.
 With --template or --jigdo only files are read that may be parts of that image, and how many of its
 parts there are is told; old images are then searched as well.
 """
@@ -51,11 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         sources = Sources(list(jigdo_file.files(found)), remembered=remembered, report=_say)
         sources.scan(None if parts is None else {part.length for part in parts})
+        algorithms: Collection[Algorithm] = tuple(Algorithm)
+        pieces = list(sources.pieces())
         if parts is None:
-            whole = [piece for piece in sources.pieces() if piece.is_whole_file]
-            _identify(sources, whole, tuple(Algorithm))
+            pieces = [piece for piece in pieces if piece.is_whole_file]
         else:
-            _identify(sources, list(sources.pieces()), {part.checksum.algorithm for part in parts})
+            algorithms = {part.checksum.algorithm for part in parts}
+        total = len(algorithms) * sum(piece.length for piece in pieces)
+        quiet = found.report is not Report.DEFAULT
+        with showing("scanning", total, lambda: sources.counts.hashed_bytes, quiet=quiet):
+            _identify(sources, pieces, algorithms)
         if found.report is not Report.QUIET:
             _tell(sources, parts)
     finally:

@@ -8,6 +8,7 @@ Rules of this file:
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 from jigdofs.cli import jigdo_file
 from jigdofs.cli.jigdo_file import Report
 from jigdofs.cli.parser import Parser
+from jigdofs.cli.progress import showing
 from jigdofs.errors import EXIT_MISMATCH, EXIT_OK, FormatError, InputError
 from jigdofs.format import jigdo
 from jigdofs.format.checksum import to_base64
@@ -63,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         if stat.S_ISREG(size.st_mode) and size.st_size != length:
             return _failed(f"it has {size.st_size} bytes, not {length}")
         known = _known_sums(infos, options, template_file)
-        sums = hash_file(image_file, {known_sum.algorithm for known_sum in known})
+        position = functools.partial(os.lseek, image_file.fileno(), 0, os.SEEK_CUR)
+        quiet = options.report is not Report.DEFAULT or not stat.S_ISREG(size.st_mode)
+        with showing(image, length, position, quiet=quiet):
+            sums = hash_file(image_file, {known_sum.algorithm for known_sum in known})
     if sums.length != length:
         return _failed(f"it has {sums.length} bytes, not {length}")
     return _judge(known, sums, quiet=options.report is Report.QUIET)

@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 BATCH_BYTES = 512 << 10
 """Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 750 us."""
 _MAX_PAUSE_S = 10.0
+_WRONG_WARNINGS = 3  # of one mirror; then it is known
 _WRONG_TRIES = 2  # wrong content may be a proxy's bad moment; twice it is the mirror's
 
 
@@ -109,8 +110,9 @@ class Acquirer:
 
     def _blame(self, part: Part, location: Location, error: WrongContent) -> None:
         mirror = without_credentials(location.mirror)
-        _log.warning("wrong content from mirror %s for part %s: %s", mirror, part, error)
-        self._mirrors.blame(location.mirror)
+        times = self._mirrors.blame(location.mirror)
+        level = logging.WARNING if times <= _WRONG_WARNINGS else logging.INFO
+        _log.log(level, "wrong content from mirror %s for part %s: %s", mirror, part, error)
 
     async def _attempt(
         self,
@@ -123,6 +125,7 @@ class Acquirer:
     ) -> T:
         """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
+        receiver.from_here = 0
         receiver.patience_s = self._options.patience_s if alternatives else None
         try:
             kept = await self._complete(part, location, receiver, ticket)
@@ -132,7 +135,7 @@ class Acquirer:
             _log.info("part %s: pieces of several mirrors do not fit together; fetching it anew", part)
             receiver.restart()
             kept = await self._complete(part, location, receiver, ticket)
-        self._mirrors.succeeded(location.mirror, part.length)
+        self._mirrors.succeeded(location.mirror, receiver.from_here)
         return kept
 
     async def _complete(
@@ -165,6 +168,7 @@ class _PartReceiver(Generic[T]):
         # what the sink holds already may be anybody's, and wrong
         self._contributors: set[str] = {""} if sink.received else set()
         self.location: Location | None = None
+        self.from_here = 0  # bytes that came from it
         self.patience_s: float | None = None
 
     @property
@@ -187,6 +191,7 @@ class _PartReceiver(Generic[T]):
     async def receive(self, data: bytes) -> None:
         """Take bytes in."""
         self._batch.append(data)
+        self.from_here += len(data)
         self._batched += len(data)
         if self._batched >= BATCH_BYTES:
             await trio.to_thread.run_sync(self._write)

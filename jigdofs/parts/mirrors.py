@@ -25,9 +25,10 @@ class Health:
 
     Attributes:
         files: fetched from it and found right.
-        bytes: of these.
+        bytes: that came from it for these.
         failures: since the last success.
         wrong: answers with wrong content since the last success.
+        wrong_ever: the same since the beginning.
         avoided_until: time before which others are tried first.
         asked_until: time before which the server itself asked to be left alone (Retry-After).
     """
@@ -36,6 +37,7 @@ class Health:
     bytes: int = 0
     failures: int = 0
     wrong: int = 0
+    wrong_ever: int = 0
     avoided_until: float = 0.0
     asked_until: float = 0.0
 
@@ -108,9 +110,11 @@ class Mirrors:
             _log.info("mirror %s is avoided for %g s: %s", name, pause, trouble.reason)
         health.avoided_until = max(health.avoided_until, self._clock() + pause)
 
-    def blame(self, mirror: str) -> None:
-        """Note wrong content; a mirror that keeps sending it is avoided."""
+    def blame(self, mirror: str) -> int:
+        """Note wrong content, and return how often that was; a mirror that keeps sending it is avoided."""
         health = self.health(mirror)
         health.wrong += 1
+        health.wrong_ever += 1
         if health.wrong >= WRONG_BEFORE_AVOIDED:
             health.avoided_until = max(health.avoided_until, self._clock() + AVOID_FIRST_S * health.wrong)
+        return health.wrong_ever
