@@ -370,7 +370,7 @@ def _lock(fd: int, path: str) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise JigdofsError(f"{path}: another process is building this image just now") from error
+            raise InputError(f"{path}: another process is building this image just now") from error
         # a filesystem without locks: the user must not start two
 
 

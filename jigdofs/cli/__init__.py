@@ -168,7 +168,7 @@ def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
     parser = Parser(prog=prog, description=VERBS[verb].capitalize() + ".")
     module.add_arguments(parser)
     if verb in jigdo_file.COMMANDS:
-        rest = jigdo_file.permuted(parser, rest, abbreviate=abbreviate)
+        return module.run(parser.parse_args(jigdo_file.permuted(parser, rest, abbreviate=abbreviate)))
     return module.run(parser.parse_intermixed_args(rest))
 
 

@@ -87,7 +87,7 @@ def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoF
                 missing = _fill(builder, builder.unmark_damage(), sources)
         if not missing:
             builder.finish()
-            if options.report is not Report.QUIET:
+            if options.report is not Report.QUIET and sys.stderr.isatty():
                 known = ", ".join(dict.fromkeys(one.algorithm for one in blueprint.sums))
                 _say(f"{image} is complete: {account.length:,} bytes; checked against its {known}")
             return EXIT_OK
