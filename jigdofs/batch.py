@@ -23,6 +23,7 @@ from jigdofs.build.account import Account
 from jigdofs.build.blueprint import Blueprint, ImageSum, read_blueprint
 from jigdofs.build.builder import Builder
 from jigdofs.build.from_sources import fill_from_copy
+from jigdofs.build.unfinished import Replace
 from jigdofs.build.whole import wrong_sums_of
 from jigdofs.download import Download, interruptible
 from jigdofs.errors import InputError, JigdofsError, leaf_of
@@ -30,7 +31,7 @@ from jigdofs.format.checksum import Checksum
 from jigdofs.format.jigdo import ImageSection, JigdoFile
 from jigdofs.load import LoadedImage, Selection, image_name, unique_name
 from jigdofs.parts.open_file import Fingerprint
-from jigdofs.sources.piece import Piece
+from jigdofs.sources.piece import Piece, fingerprint_of
 from jigdofs.sources.sources import Sources
 from jigdofs.wiring import Workshop, check_labels
 
@@ -135,11 +136,12 @@ class Batch:
         self._manner = manner
         self._reporter = reporter
         self._descriptions: list[JigdoFile] = []
-        self._paths: set[str] = set()
+        self._claimed: set[str] = set()
 
     async def run(self, orders: Sequence[Order]) -> int:
         """Carry out all orders; return the exit code of what went worst."""
         code = 0
+        self._claimed = _inputs(orders)
         for order in orders:
             code = max(code, await self._guarded(order.source, self._order(order)))
         if self._descriptions:
@@ -177,16 +179,23 @@ class Batch:
 
     async def _section(self, path: str, selection: Selection, section: ImageSection) -> int:
         """Have one image of a .jigdo."""
-        if path in self._paths:
-            raise InputError(
-                f"{path}: another .jigdo of this run has an image of that name; it is left alone"
-            )
-        self._paths.add(path)
+        self._claim(path)
         image = await self._workshop.loader.open(selection, section)
         try:
+            if image.template_file.name in _both(path):
+                raise InputError(f"{path}: would replace the template it is made from; name another output")
             return await self._guarded(path, self._image(path, image))
         finally:
             os.close(image.template_file.fd)
+
+    def _claim(self, path: str) -> None:
+        """Note that an image is to be at a path; refuse it where that would harm another file of this run."""
+        taken = self._claimed & _both(path)
+        if taken:
+            raise InputError(
+                f"{path}: is also the name of something else in this run ({min(taken)}); it is left alone"
+            )
+        self._claimed |= _both(path)
 
     async def _image(self, path: str, image: LoadedImage) -> int:
         """Have one image at its path."""
@@ -214,7 +223,7 @@ class Batch:
                 " something else; --force replaces it, and takes from it what is right"
             )
         builder = await trio.to_thread.run_sync(
-            lambda: Builder(blueprint, path, account, replace=self._may_replace)
+            lambda: Builder(blueprint, path, account, replace=self._replaces)
         )
         try:
             async with interruptible(builder):
@@ -234,6 +243,12 @@ class Batch:
         await Download(builder, self._workshop.supply(image, sources, builder.account)).run()
 
     @property
+    def _replaces(self) -> Replace:
+        if self._manner.force:
+            return Replace.ANY
+        return Replace.OLD if self._manner.update else Replace.NOTHING
+
+    @property
     def _may_replace(self) -> bool:
         return self._manner.force or self._manner.update
 
@@ -246,7 +261,7 @@ class Batch:
         except OSError as error:
             raise InputError(f"{path}: is in the way: {error.strerror}") from error
         try:
-            fingerprint = Fingerprint.of(fd)
+            fingerprint = fingerprint_of(os.fstat(fd))
             if not os.path.isfile(path):
                 raise InputError(f"{path}: is in the way, and is no regular file")
             if fingerprint.size != blueprint.layout.length:
@@ -274,8 +289,7 @@ class Batch:
         remembered = self._workshop.remembered
         if remembered is None:
             return
-        status = os.stat(path)
-        fingerprint = Fingerprint(status.st_size, status.st_mtime_ns, status.st_ino)
+        fingerprint = fingerprint_of(os.stat(path))
         piece = Piece(os.path.abspath(path), 0, fingerprint.size, fingerprint)
         for known in blueprint.sums:
             if known.algorithm in ("md5", "sha256"):
@@ -339,6 +353,16 @@ def _place(order: Order, name: str) -> str:
     """Return where an image is to be; the file that a link leads to is replaced, not the link."""
     path = os.path.normpath(order.file or os.path.join(order.directory, name))
     return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def _inputs(orders: Sequence[Order]) -> set[str]:
+    """Return the names of all .jigdo files, which no image may take."""
+    return {os.path.abspath(order.source) for order in orders}
+
+
+def _both(path: str) -> set[str]:
+    """Return the names that building an image takes."""
+    return {os.path.abspath(path), f"{os.path.abspath(path)}.tmp"}
 
 
 def _make_directory(path: str) -> None:

@@ -24,7 +24,7 @@ from jigdofs.build.builder import Builder, Missing
 from jigdofs.build.from_cache import fill_from_cache
 from jigdofs.build.from_sources import fill_from_sources
 from jigdofs.build.place_sink import PlaceSink
-from jigdofs.errors import Incomplete, JigdofsError, NotThere, PartUnavailable
+from jigdofs.errors import Incomplete, NotThere, PartUnavailable
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.locations import Locator
@@ -74,7 +74,8 @@ class Download:
     def __init__(self, builder: Builder, supply: Supply) -> None:
         self._builder = builder
         self._supply = supply
-        self._failed: list[JigdofsError] = []
+        self._failed = 0
+        self._first_failure = self._last_failure = ""
         self._failures_in_a_row = 0
 
     async def run(self) -> None:
@@ -87,6 +88,7 @@ class Download:
             FormatError: the template is damaged.
         """
         missing = await _in_thread(self._builder.missing)
+        await _in_thread(self._builder.check_room, [])
         await self._complete(missing)
         wrong = await _in_thread(self._builder.wrong_sums)
         if wrong:
@@ -159,10 +161,12 @@ class Download:
             else:
                 await self._fetch_into_cache(wanted, self._supply.store)
         except PartUnavailable as error:
-            self._failed.append(error)
+            self._failed += 1
+            self._last_failure = str(error)
+            self._first_failure = self._first_failure or self._last_failure
             lacking = all(isinstance(attempt, NotThere) for attempt in error.attempts)
             self._failures_in_a_row += not lacking
-            if len(self._failed) <= _SHOWN_FAILURES:
+            if self._failed <= _SHOWN_FAILURES:
                 _log.warning("%s", error)
         else:
             self._failures_in_a_row = 0
@@ -189,10 +193,11 @@ class Download:
 
     def _incomplete(self, missing: list[Missing]) -> Incomplete:
         left = self._builder.missing()
-        reason = str(self._failed[0])
+        reason = self._first_failure
         if self._failures_in_a_row >= HOPELESS_FAILURES:
-            asked = len(self._failed)
-            reason = f"after {asked} failures the rest was not asked for; the last: {self._failed[-1]}"
+            reason = (
+                f"after {self._failed} failures the rest was not asked for; the last: {self._last_failure}"
+            )
         return Incomplete(
             f"{self._builder.path}: {len(left)} of {len(missing)} parts that had to be fetched are missing"
             f" ({reason}); {self._builder.unfinished.path} keeps the others: run the same command again"

@@ -295,9 +295,8 @@ def test_what_was_hashed_is_remembered(
         for path, data in files.items():
             checksum = Checksum(hashlib.md5(data, usedforsecurity=False).digest())
             assert checksum.algorithm is Algorithm.MD5
-            found = sources.find(Part(checksum, len(data)))
-            assert found is not None
-            assert found.path == str(path)
+            found = sources.candidates(Part(checksum, len(data)))[0]
+            assert (found.path, found.checksum(Algorithm.MD5)) == (str(path), checksum)
     finally:
         sources.close()
     assert (sources.counts.hashed_bytes, notes) == (0, [])

@@ -94,12 +94,46 @@ def test_a_second_run_hashes_nothing(
         remembered = Remembered(str(tmp_path / "scanned.db"), report=lines.append)
         sources = Sources([str(tree), str(bare)], remembered=remembered, report=lines.append)
         sources.scan({part.length for part in wanted})
-        assert all(sources.find(part) for part in wanted)
+        for part in wanted:
+            for piece in sources.candidates(part):
+                sources.identify(piece, part.checksum.algorithm)
+            assert sources.candidates(part)[0].checksum(part.checksum.algorithm) == part.checksum
         assert sources.counts.images == 1
         hashed.append(sources.counts.hashed_bytes)
         sources.close()
     assert hashed[0] > 0
     assert hashed[1] == 0
+    assert lines == []
+
+
+def test_what_an_earlier_run_noted_is_not_vouched_for(tmp_path: Path, lines: list[str]) -> None:
+    """A row that claims a wrong file is the part, forged or of another medium, leads to no wrong bytes."""
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_bytes(b"r" * 5000)
+    part = part_of(right)
+    right.unlink()
+    wrong.write_bytes(b"w" * 5000)
+    remembered = Remembered(str(tmp_path / "scanned.db"), report=lines.append)
+    sources = Sources([str(wrong)], remembered=remembered, report=lines.append)
+    sources.scan(None)
+    (piece,) = sources.pieces()
+    remembered.note(piece, part.checksum)
+    assert sources.find(part) is None
+    sources.close()
+    assert lines == []
+
+
+def test_many_of_one_length_are_hashed_once(tmp_path: Path, lines: list[str]) -> None:
+    """Of a thousand files of one length each is read once, not once for each part."""
+    parts = []
+    for number in range(1000):
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(number.to_bytes(4, "big") * 25)
+        parts.append(part_of(path))
+    sources = Sources([str(tmp_path)], report=lines.append)
+    sources.scan(None)
+    assert all(sources.find(part) is not None for part in parts)
+    assert sources.counts.hashed_bytes == 1000 * 100
     assert lines == []
 
 

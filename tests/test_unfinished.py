@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jigdofs.build.blueprint import Blueprint, open_template, read_blueprint
-from jigdofs.build.unfinished import ForeignFile, Unfinished
+from jigdofs.build.unfinished import ForeignFile, Replace, Unfinished
 from jigdofs.errors import InputError, JigdofsError
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.rsync64 import Rsync64
@@ -283,7 +283,7 @@ def test_foreign_files_of_every_kind(pair: Pair, made: Made, blueprint: Blueprin
         with pytest.raises(ForeignFile):
             begin(made, blueprint)
         assert tmp.read_bytes() == content, kind
-        unfinished = begin(made, blueprint, replace=True)
+        unfinished = begin(made, blueprint, replace=Replace.ANY)
         assert not any(map(unfinished.is_written, range(len(blueprint.layout)))), kind
         assert not unfinished.raw_complete
         unfinished.close()
@@ -353,10 +353,10 @@ def test_two_at_once(pair: Pair, made: Made) -> None:
     command: list[str | Path] = ["mi", "-i", "x.iso", *made.part_files]
     with made.blueprint() as blueprint:
         path = str(pair.directory / "x.iso.tmp")
-        first = Unfinished(path, blueprint.layout, blueprint.desc, replace=False)
+        first = Unfinished(path, blueprint.layout, blueprint.desc, replace=Replace.NOTHING)
         assert b"another process" in one_line(pair.ours(*command, "--force"), 3)
         with pytest.raises(InputError, match="another process"):
-            Unfinished(path, blueprint.layout, blueprint.desc, replace=False)
+            Unfinished(path, blueprint.layout, blueprint.desc, replace=Replace.NOTHING)
         first.close()
     assert pair.ours(*command).returncode == 0
     assert (pair.directory / "x.iso").read_bytes() == made.image
@@ -525,7 +525,7 @@ def blueprint(made: Made) -> Iterator[Blueprint]:
         yield blueprint
 
 
-def begin(made: Made, blueprint: Blueprint, *, replace: bool = False) -> Unfinished:
+def begin(made: Made, blueprint: Blueprint, *, replace: Replace = Replace.NOTHING) -> Unfinished:
     path = str(made.template.with_name("x.iso.tmp"))
     return Unfinished(path, blueprint.layout, blueprint.desc, replace=replace)
 
@@ -571,7 +571,7 @@ def test_refused_file_is_let_go(made: Made, blueprint: Blueprint) -> None:
         with pytest.raises(ForeignFile):
             begin(made, blueprint)
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    begin(made, blueprint, replace=True).close()
+    begin(made, blueprint, replace=Replace.ANY).close()
 
 
 def test_copy_in(made: Made, blueprint: Blueprint) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from jigdofs.build import account as origins
 from jigdofs.build.account import Account
 from jigdofs.build.blueprint import Blueprint, ImageSum
 from jigdofs.build.raw_stream import RawStream
-from jigdofs.build.unfinished import Unfinished
+from jigdofs.build.unfinished import Replace, Unfinished
 from jigdofs.build.whole import Frontier, WholeCheck
 from jigdofs.errors import JigdofsError, NoRoom, WrongImage
 from jigdofs.format.checksum import Checksum
@@ -59,14 +59,16 @@ class Builder:
         blueprint: what it is to be.
         path: of the finished image; until then it is `path.tmp`.
         account: counts what comes from where.
-        replace: begin anew where the `.tmp` there is something else.
+        replace: what may be replaced where the `.tmp` is something else.
 
     Raises:
         InputError: the `.tmp` is something else, cannot be opened, or is being worked on.
         NoRoom: the disk is full.
     """
 
-    def __init__(self, blueprint: Blueprint, path: str, account: Account, *, replace: bool = False) -> None:
+    def __init__(
+        self, blueprint: Blueprint, path: str, account: Account, *, replace: Replace = Replace.NOTHING
+    ) -> None:
         self.blueprint = blueprint
         self.path = path
         self.layout: Layout = blueprint.layout
@@ -80,7 +82,7 @@ class Builder:
         self._frontier, self._check = self._begin_check()
 
     def _begin_check(self) -> tuple[Frontier, WholeCheck]:
-        frontier = Frontier([self.layout.start(index) for index in range(len(self.layout) + 1)])
+        frontier = Frontier(array("Q", (self.layout.start(index) for index in range(len(self.layout) + 1))))
         for index in range(len(self.layout)):
             there = self.unfinished.is_written(index) or (
                 self.unfinished.raw_complete and self.layout.part(index) is None
@@ -133,7 +135,9 @@ class Builder:
             FormatError: the template is damaged.
             NoRoom: the disk is full.
         """
-        raw_indexes = [index for index in range(len(self.layout)) if self.layout.part(index) is None]
+        raw_indexes = array(
+            "Q", (index for index in range(len(self.layout)) if self.layout.part(index) is None)
+        )
         if self.unfinished.raw_complete:
             for index in raw_indexes:
                 self._note(index, origins.TEMPLATE)
@@ -217,26 +221,37 @@ class Builder:
 
         return self.fill(missing, obtain)
 
-    def _in_threads(self, work: Callable[[Missing], T], missing: Iterable[Missing]) -> list[T]:
-        def unless_stopped(wanted: Missing) -> T:
-            if self.stopped:
-                raise Stopped("stopped")
-            return work(wanted)
+    def _in_threads(self, work: Callable[[T], bool], items: Sequence[T]) -> bytearray:
+        """Have each item worked on by one of a few threads, in order; return a byte a verdict.
 
-        threads = min(MAX_THREADS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="jigdofs-fill") as pool:
-            futures = [pool.submit(unless_stopped, wanted) for wanted in missing]
+        A future for each of 200,000 parts would take 200 MB.
+        """
+        verdicts = bytearray(len(items))
+        numbers = iter(range(len(items)))  # one thread at a time takes the next: it is an iterator of C's
+        failures: list[BaseException] = []
+
+        def follow() -> None:
             try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+                for number in numbers:
+                    if self.stopped or failures:
+                        return
+                    verdicts[number] = work(items[number])
+            except BaseException as error:  # noqa: BLE001  raised again below
+                failures.append(error)
+
+        _run_threads(follow, min(MAX_THREADS, os.cpu_count() or 1, len(items)), self.stop)
+        if failures:
+            raise failures[0]
+        if self.stopped:
+            raise Stopped("stopped")
+        return verdicts
 
     # -- room ------------------------------------------------------------------------------------
 
     def check_room(self, missing: list[Missing]) -> None:
         """Raise `NoRoom` now rather than in the middle, if the disk cannot hold what is missing."""
         needed = sum(wanted.part.length * len(wanted.indexes) for wanted in missing)
+        needed += 0 if self.unfinished.raw_complete else self.layout.raw_length
         status = os.fstatvfs(self.unfinished.fd)
         free = status.f_bavail * status.f_frsize
         # a place may hold wrong bytes already, and thus take no more room
@@ -258,7 +273,9 @@ class Builder:
 
         Raw data is written anew in any case: that takes less time than comparing it.
         """
-        written = [index for index in range(len(self.layout)) if self.unfinished.is_written(index)]
+        written = array(
+            "Q", (index for index in range(len(self.layout)) if self.unfinished.is_written(index))
+        )
 
         def is_right(index: int) -> bool:
             part = self.layout.part(index)
@@ -266,8 +283,7 @@ class Builder:
             at = self.layout.start(index)
             return self.unfinished.checksum(at, part.length, part.checksum.algorithm) == part.checksum
 
-        with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-            verdicts = list(pool.map(is_right, written))
+        verdicts = self._in_threads(is_right, written)
         wrong = [index for index, right in zip(written, verdicts, strict=True) if not right]
         self.unfinished.unmark(wrong)
         self.unfinished.doubt_raw()
@@ -291,3 +307,18 @@ class Builder:
                 f" {first.algorithm} {first.hex} that {first.said_by} gives; that file is wrong"
             )
         self.unfinished.finish(self.path)
+
+
+def _run_threads(work: Callable[[], None], count: int, stop: Callable[[], None]) -> None:
+    """Run threads to their end; at Ctrl-C stop them first, so that whoever goes on finds nobody at work."""
+    threads = [threading.Thread(target=work, name="jigdofs-fill", daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop()
+        for thread in threads:
+            thread.join()
+        raise

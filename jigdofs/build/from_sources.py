@@ -12,9 +12,10 @@ from jigdofs.errors import JigdofsError, NoRoom, SourceChanged
 from jigdofs.format.part import Part
 from jigdofs.format.rsync64 import Rsync64
 from jigdofs.format.template import ImageInfo, MatchedFile, read_entries
-from jigdofs.parts.open_file import Fingerprint
-from jigdofs.sources.piece import Piece, open_piece
+from jigdofs.sources.piece import Piece, fingerprint_of, open_piece
 from jigdofs.sources.sources import Sources
+
+_MAX_BLOCK_BYTES = 1 << 20  # real ones have 1 KiB; summing is slow
 
 Names = Callable[[Part], Collection[str]]
 """Leaf names that a part has in its .jigdo: which of several candidates to look at first."""
@@ -45,7 +46,7 @@ def _place_piece(builder: Builder, wanted: Missing, piece: Piece, sources: Sourc
         return False
     try:
         found = builder.place(wanted, fd, piece.offset, origins.LOCAL)
-        if found is not None and Fingerprint.of(fd) == piece.fingerprint:
+        if found is not None and fingerprint_of(os.fstat(fd)) == piece.fingerprint:
             sources.learn(piece, found)
     except NoRoom:
         raise
@@ -93,7 +94,7 @@ def _rsync64(piece: Piece, block_length: int) -> bytes:
     except SourceChanged:
         return b""
     try:
-        return Rsync64(os.pread(fd, min(block_length, piece.length), piece.offset)).digest()
+        return Rsync64(os.pread(fd, min(block_length, piece.length, _MAX_BLOCK_BYTES), piece.offset)).digest()
     except OSError:
         return b""
     finally:

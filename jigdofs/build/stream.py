@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from jigdofs.build.blueprint import Blueprint
 from jigdofs.build.raw_stream import RawStream
-from jigdofs.errors import InputError, SourceChanged, WrongImage
+from jigdofs.errors import InputError, JigdofsError, SourceChanged, WrongImage
 from jigdofs.format.part import Part
 from jigdofs.image.raw_data import check_unchanged
 from jigdofs.sources.piece import Piece, open_piece
@@ -40,8 +40,7 @@ def write_image(blueprint: Blueprint, sources: Sources, output: BinaryIO) -> Non
     for data in _bytes(blueprint, pieces):
         for hasher in hashers.values():
             hasher.update(data)
-        output.write(data)
-    output.flush()
+        _write(output, data)
     check_unchanged(blueprint.template_file)
     for known in blueprint.sums:
         if hashers[known.algorithm].hexdigest() != known.hex:
@@ -49,6 +48,14 @@ def write_image(blueprint: Blueprint, sources: Sources, output: BinaryIO) -> Non
                 f"the image, which is written, has not the {known.algorithm} {known.hex}"
                 f" that {known.said_by} gives"
             )
+
+
+def _write(output: BinaryIO, data: bytes | memoryview) -> None:
+    try:
+        output.write(data)
+        output.flush()
+    except BrokenPipeError as error:
+        raise JigdofsError("whoever read the image has gone; it is not whole") from error
 
 
 def _bytes(blueprint: Blueprint, pieces: dict[Part, Piece | None]) -> Iterator[bytes | memoryview]:

@@ -16,6 +16,7 @@ Invariants of this file:
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import os
@@ -38,6 +39,7 @@ from jigdofs.image.layout import Layout
 _RAW_MISSING = b"Raw?"
 _RAW_THERE = b"DESC"
 _HEADER_BYTES = 10
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _PIECE_BYTES = 1 << 20
 _HOLE_GRAIN_BYTES = 64 << 10
 """Largest block we reckon with: 4 KiB on most filesystems, 64 KiB on some."""
@@ -63,6 +65,15 @@ _COPY_IMPOSSIBLE = {
 }
 
 
+class Replace(enum.Enum):
+    """What may be replaced by a new unfinished image."""
+
+    NOTHING = enum.auto()
+    OLD = enum.auto()
+    """An unfinished image of whatever template."""
+    ANY = enum.auto()
+
+
 class ForeignFile(InputError):
     """Say that the `.tmp` in the way belongs to something else."""
 
@@ -74,7 +85,7 @@ class Unfinished:
         path: of the `.tmp`; made if it does not exist.
         layout: of the image.
         desc: the template's packed entries.
-        replace: begin anew in the place of a file that is something else.
+        replace: begin anew in the place of a file that is something else; `OLD` only of an unfinished image.
 
     Raises:
         ForeignFile: the file is something else.
@@ -82,7 +93,7 @@ class Unfinished:
         NoRoom: the disk is full.
     """
 
-    def __init__(self, path: str, layout: Layout, desc: bytes, *, replace: bool) -> None:
+    def __init__(self, path: str, layout: Layout, desc: bytes, *, replace: Replace) -> None:
         self.path = path
         self.layout = layout
         self._lock = threading.Lock()
@@ -104,10 +115,9 @@ class Unfinished:
     def _open(self, path: str) -> int:
         if self.layout.length > _MAX_IMAGE_BYTES:
             raise InputError(f"{path}: no filesystem holds an image of {self.layout.length} bytes")
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         while True:
             try:
-                fd = os.open(path, flags, 0o666)
+                fd = os.open(path, _OPEN_FLAGS, 0o666)
             except OSError as error:
                 raise InputError(f"{path}: cannot be written: {error.strerror}") from error
             try:
@@ -123,19 +133,42 @@ class Unfinished:
                 raise
             os.close(fd)
 
-    def _adopt(self, *, replace: bool) -> None:
+    def _adopt(self, *, replace: Replace) -> None:
         """Take over what is there, or begin."""
+        status = os.fstat(self.fd)
+        if status.st_size:
+            # whoever else owns it, or has it under another name, could write to it while we build
+            problem = "is not an unfinished image of this template"
+            if status.st_uid != os.geteuid():
+                problem = f"belongs to another user (uid {status.st_uid})"
+            elif status.st_nlink > 1:
+                problem = "is linked to another name"
+            elif self._take_over(status.st_size):
+                return
+            may_replace = replace is Replace.ANY or (replace is Replace.OLD and self._is_unfinished_image())
+            if not may_replace and self._holds_data():
+                raise ForeignFile(f"{self.path}: {problem}; remove it, or let --force replace it")
+        if status.st_size or status.st_uid != os.geteuid() or status.st_nlink > 1:
+            self._make_anew()
+        self._created = True
+        self._begin()
+
+    def _is_unfinished_image(self) -> bool:
+        """Tell whether the file ends as one of ours or of jigdo-file, of whatever image."""
         size = os.fstat(self.fd).st_size
-        if size and not self._take_over(size):
-            if not replace and self._holds_data():
-                raise ForeignFile(
-                    f"{self.path}: is not an unfinished image of this template;"
-                    " remove it, or let --force replace it"
-                )
-            size = 0
-        if not size:
-            self._created = True
-            self._begin()
+        length = read_u48(tail) if len(tail := self._read(size - 6, 6)) == 6 else 0
+        if not DESC_OVERHEAD <= length <= size:
+            return False
+        head = self._read(size - length, _HEADER_BYTES)
+        return head[:4] in (_RAW_THERE, _RAW_MISSING) and read_u48(head, 4) == length
+
+    def _make_anew(self) -> None:
+        """Put an empty file of our own in the place of another; what that held may live on elsewhere."""
+        with self._disk():
+            os.unlink(self.path)
+            os.close(self.fd)
+            self.fd = os.open(self.path, _OPEN_FLAGS | os.O_EXCL, 0o666)
+        _lock(self.fd, self.path)
 
     def _holds_data(self) -> bool:
         """Tell whether the file is more than a hole, such as a kill leaves before the frame is written."""
@@ -149,8 +182,6 @@ class Unfinished:
         """Write the frame behind a hole as long as the image; leave no half of it."""
         try:
             with self._disk():
-                if os.fstat(self.fd).st_size:  # after a truncation to nothing ext4 writes all out at close
-                    os.ftruncate(self.fd, 0)
                 self._write(self._frame(), self.layout.length)
         except JigdofsError:
             self.discard()
@@ -330,8 +361,18 @@ class Unfinished:
     def finish(self, path: str) -> None:
         """Make the file the finished image, which was verified whole, in place of any other there."""
         with self._disk():
+            if not self._is_ours(self.path):
+                raise JigdofsError(f"{self.path}: was replaced or removed by another program; begin anew")
             os.ftruncate(self.fd, self.layout.length)
             os.rename(self.path, path)
+            if not self._is_ours(path):
+                raise JigdofsError(f"{path}: was replaced by another program just now")
+
+    def _is_ours(self, path: str) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(path, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
 
     def discard(self) -> None:
         """Remove a file that holds nothing worth keeping."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jigdofs.cli import options
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_INPUT, EXIT_OK, UsageError, leaf_of
+from jigdofs.errors import EXIT_INPUT, EXIT_OK, UsageError, leaf_of, printable
 from jigdofs.fetch import url as urls
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _orders(arguments: argparse.Namespace) -> tuple[list[Order], int]:
         found = _found(source)
         if not found:
             problem = "holds no .jigdo file" if os.path.isdir(source) else "no such .jigdo file"
-            print(f"jigdofs: {source}: {problem}", file=sys.stderr)
+            print(f"jigdofs: {printable(source)}: {problem}", file=sys.stderr)
             code = EXIT_INPUT
         orders += [
             Order(path, os.path.normpath(os.path.join(arguments.into, below))) for path, below in found

@@ -18,6 +18,7 @@ from jigdofs.build.builder import Builder, Missing
 from jigdofs.build.from_sources import fill_from_sources, find_damaged
 from jigdofs.build.raw_writing import writing_raw
 from jigdofs.build.stream import write_image
+from jigdofs.build.unfinished import Replace
 from jigdofs.cli import jigdo_file
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
@@ -66,12 +67,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_free(image: str, *, force: bool) -> None:
     if os.path.lexists(image) and not force:
         raise InputError(f"{image}: exists already; delete it or use --force")
-    if os.path.isdir(image):
-        raise InputError(f"{image}: is a directory, which --force does not replace")
+    if os.path.exists(image) and not os.path.isfile(image):
+        raise InputError(f"{image}: is no regular file, so --force does not replace it")
 
 
 def _to_file(blueprint: Blueprint, sources: Sources, image: str, options: JigdoFileOptions) -> int:
-    builder = Builder(blueprint, image, Account(blueprint.layout.length), replace=options.force)
+    builder = Builder(
+        blueprint,
+        image,
+        Account(blueprint.layout.length),
+        replace=Replace.ANY if options.force else Replace.NOTHING,
+    )
     try:
         wanted = builder.missing()
         begun_in_vain = builder.unfinished.created and bool(wanted)

@@ -323,7 +323,7 @@ class _Row(NamedTuple):
     checksum: Checksum
 
     def dump(self) -> str:
-        return json.dumps([*self.fingerprint, self.session, self.checksum.hex])
+        return json.dumps([*self.fingerprint[:3], self.session, self.checksum.hex])
 
     @classmethod
     def parse(cls, text: str) -> _Row | None:

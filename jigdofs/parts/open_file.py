@@ -7,17 +7,30 @@ from typing import NamedTuple
 
 
 class Fingerprint(NamedTuple):
-    """What tells that a file was not touched since it was verified."""
+    """What tells that a file was not touched since it was verified.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: when it was last written to, as anybody may set it.
+        inode: its number.
+        changed_ns: ctime, which nobody can set; 0 for our own files, whose times we touch ourselves.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    changed_ns: int = 0
 
     @classmethod
     def of(cls, fd: int) -> Fingerprint:
         """Take the fingerprint of an open file."""
         status = os.fstat(fd)
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    @classmethod
+    def of_foreign(cls, status: os.stat_result) -> Fingerprint:
+        """Take the fingerprint of a file that others may write to."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 class OpenFile:
@@ -54,7 +67,8 @@ class OpenFile:
     def unchanged(self) -> bool:
         """Tell whether nobody wrote to it since it was verified; asked for every read, so kept short."""
         status = os.fstat(self.fd)
-        return (status.st_size, status.st_mtime_ns, status.st_ino) == self._fingerprint
+        changed_ns = status.st_ctime_ns if self.foreign else 0
+        return (status.st_size, status.st_mtime_ns, status.st_ino, changed_ns) == self._fingerprint
 
     def pin(self) -> None:
         """Keep the descriptor open across an await."""

@@ -52,7 +52,7 @@ class Piece(NamedTuple):
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
     """Take the fingerprint out of what stat said."""
-    return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ino)
+    return Fingerprint.of_foreign(status)
 
 
 def open_regular(path: str) -> int:
@@ -101,5 +101,5 @@ def hash_piece(fd: int, piece: Piece, algorithm: Algorithm) -> Checksum:
 
 
 def _check(fd: int, piece: Piece) -> None:
-    if Fingerprint.of(fd) != piece.fingerprint:
+    if fingerprint_of(os.fstat(fd)) != piece.fingerprint:
         raise SourceChanged(f"{piece.path}: changed since it was found")

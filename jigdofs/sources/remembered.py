@@ -226,7 +226,10 @@ class Remembered:
                     self._database = None
                     self._move_aside(error)
                 else:
-                    _log.info("%s: not used now: %s", self._path, error)
+                    # busy or full: to ask again for each file would cost the timeout each time
+                    _log.info("%s: not used any more: %s", self._path, error)
+                    self._database.close()
+                    self._database = None
         return None
 
 
@@ -279,4 +282,4 @@ def _is_damage(error: Exception) -> bool:
 
 def _text(fingerprint: Fingerprint) -> str:
     """Write a fingerprint down; as text, since an inode may be larger than SQLite's numbers."""
-    return f"{fingerprint.size} {fingerprint.mtime_ns} {fingerprint.inode}"
+    return " ".join(map(str, fingerprint))

@@ -1,16 +1,19 @@
 """The sources a user names, searched once and then asked for parts.
 
 Invariants of this file:
-* `find` and `identify` vouch for what was hashed, now or in an earlier run, and for nothing else; what an
-  old template says only decides what is tried first. A reader who copies checks as he copies, and opens a
-  piece with `open_piece`, which tells whether its file is still the one that was hashed.
+* `find` vouches for what this process hashed itself: what an earlier run noted, and what an old template
+  says, only decides what is tried first. `identify` believes an earlier run, too.
+* A reader who copies checks as he copies, and opens a piece with `open_piece`, which tells whether its file
+  is still the one that was hashed.
 * A search reads names and what stat says; only images and templates are opened.
-* Nothing is hashed twice, by two threads or in two runs, while the file stays as it is.
+* Nothing is hashed twice in one run, and of many files of one length each is hashed once, not once for
+  each part of that length.
 * Memory grows with the pieces of wanted lengths, not with the trees they lie in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,6 +29,9 @@ from jigdofs.sources.search import Search
 
 _STRIPES = 64
 """Locks against hashing twice; with a few threads two pieces seldom share one."""
+
+_MANY = 16
+"""Of more pieces of one length than this all are identified, rather than tried one by one for each part."""
 
 _Key = tuple[str, int, int, Fingerprint]
 
@@ -72,6 +78,9 @@ class Sources:
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._pieces: dict[int, dict[tuple[str, int], Piece]] = {}
+        self._hashed: set[tuple[_Key, Algorithm]] = set()
+        self._catalogues: dict[tuple[int, Algorithm], dict[Checksum, Piece]] = {}
+        self._cataloguing = threading.Lock()
         self._proven: dict[_Key, tuple[Checksum, ...]] = {}
         self._dropped: set[_Key] = set()
         self._reported: set[str] = set()
@@ -87,6 +96,7 @@ class Sources:
         search.run(self._paths)
         with self._lock:
             self._pieces = search.pieces
+            self._catalogues = {}
             self.counts.files += search.walker.seen
             self.counts.pieces = sum(map(len, search.pieces.values()))
             self.counts.images += search.images
@@ -106,8 +116,12 @@ class Sources:
             part: what is wanted.
             names: leaf names under which the .jigdo has it.
         """
+        group = self._pieces.get(part.length, {})
+        if len(group) > _MANY:
+            piece = self._catalogue(part.length, part.checksum.algorithm).get(part.checksum)
+            return [] if piece is None or _key(piece) in self._dropped else [self._known(piece)]
         ranked: list[tuple[int, Piece]] = []
-        for found in list(self._pieces.get(part.length, {}).values()):
+        for found in list(group.values()):
             if _key(found) in self._dropped:
                 continue
             piece = self._known(found)
@@ -120,7 +134,7 @@ class Sources:
         return [piece for _, piece in sorted(ranked, key=lambda row: row[0])]
 
     def find(self, part: Part, names: Collection[str] = ()) -> Piece | None:
-        """Return a piece that is this part, or None; what is not known yet is hashed.
+        """Return a piece that is this part, or None; what this process has not hashed yet is hashed.
 
         Args:
             part: what is wanted. One of length 0 needs no piece.
@@ -128,11 +142,31 @@ class Sources:
         """
         for piece in self.candidates(part, names):
             try:
-                if self.identify(piece, part.checksum.algorithm) == part.checksum:
+                if self._prove(piece, part.checksum.algorithm) == part.checksum:
                     return self._known(piece)
             except InputError:  # reported, and dropped
                 continue
         return None
+
+    def _catalogue(self, length: int, algorithm: Algorithm) -> dict[Checksum, Piece]:
+        """Return all pieces of a length by checksum; each is identified once."""
+        with self._cataloguing:
+            catalogue = self._catalogues.get((length, algorithm))
+            if catalogue is None:
+                catalogue = {}
+                for piece in list(self._pieces.get(length, {}).values()):
+                    with contextlib.suppress(InputError):  # reported, and dropped
+                        catalogue.setdefault(self.identify(piece, algorithm), piece)
+                self._catalogues[length, algorithm] = catalogue
+        return catalogue
+
+    def _prove(self, piece: Piece, algorithm: Algorithm) -> Checksum:
+        """Return the checksum of a piece as this process computed it."""
+        key = _key(piece)
+        with self._stripes[hash(key) % _STRIPES]:
+            if (key, algorithm) not in self._hashed:
+                return self._compute(piece, algorithm)
+        return self.identify(piece, algorithm)
 
     def identify(self, piece: Piece, algorithm: Algorithm) -> Checksum:
         """Return the checksum of a piece: the one that is remembered, or else computed now.
@@ -145,12 +179,15 @@ class Sources:
             for checksum in self._proofs(piece):
                 if checksum.algorithm is algorithm:
                     return checksum
-            try:
-                checksum = self._hash(piece, algorithm)
-            except InputError as error:
-                self.drop(piece, str(error))
-                raise
-            self.learn(piece, checksum)
+            return self._compute(piece, algorithm)
+
+    def _compute(self, piece: Piece, algorithm: Algorithm) -> Checksum:
+        try:
+            checksum = self._hash(piece, algorithm)
+        except InputError as error:
+            self.drop(piece, str(error))
+            raise
+        self.learn(piece, checksum)
         return checksum
 
     def _hash(self, piece: Piece, algorithm: Algorithm) -> Checksum:
@@ -168,6 +205,7 @@ class Sources:
         proofs = {known.algorithm: known for known in self._proofs(piece)} | {checksum.algorithm: checksum}
         with self._lock:
             self._proven[_key(piece)] = tuple(proofs.values())
+            self._hashed.add((_key(piece), checksum.algorithm))
         if self._remembered is not None:
             self._remembered.note(piece, checksum)
 
