@@ -35,7 +35,7 @@ from jigdofs.parts.directories import OPEN_DIRECTORY, OPEN_FILE, make_inside, ma
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.quota import Quota, row_key
-from jigdofs.parts.sessions import Sessions
+from jigdofs.parts.sessions import FEW, Sessions
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Cache:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._rows: dict[str, str] = {}  # noted, not yet in the index
+        self._noted: set[str] = set()  # some of the keys noted in this session: more than a few are many
         make_private(directory)
         try:
             for name in ("objects", "incoming", "sessions"):
@@ -96,7 +97,7 @@ class Cache:
         self.flush()
         with contextlib.suppress(IndexTrouble, OSError):
             self._quota.close()
-        self._sessions.end()
+        self._sessions.end([self.path(key) for key in self._noted])
         self._index.close()
         os.close(self._incoming)
         os.close(self._objects)
@@ -239,6 +240,8 @@ class Cache:
 
     def _note(self, key: str, fingerprint: Fingerprint, checksum: Checksum) -> None:
         with self._lock:
+            if len(self._noted) <= FEW:
+                self._noted.add(key)
             self._rows[key] = _Row(fingerprint, self._sessions.own, checksum).dump()
             full = len(self._rows) >= _FLUSH_ROWS
         if full:

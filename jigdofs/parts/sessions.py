@@ -14,12 +14,15 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile("[0-9a-f]{16}")
+FEW = 32
+"""Up to so many noted files are brought to disk one by one at the end, more with their whole filesystem."""
 _REMEMBERED = 1000  # clean ends kept; files of older sessions are verified once more
 _ENDED = "sessions ended cleanly"
 
@@ -99,16 +102,33 @@ class Sessions:
         """Tell whether a file under `sessions/` is none of a dead session."""
         return not _NAME.fullmatch(name) or self.running(name)
 
-    def end(self) -> None:
-        """End cleanly: bring the files to disk, so that a power cut cannot belie the index."""
+    def end(self, noted: Collection[Path]) -> None:
+        """End cleanly: bring the files to disk, so that a power cut cannot belie the index.
+
+        Args:
+            noted: the files whose fingerprints this session noted.
+        """
         try:
-            _sync_filesystem(self._fd)
+            if len(noted) > FEW:
+                _sync_filesystem(self._fd)
+            else:  # that would bring to disk what others write there, too: 0.3 s for an image of 570 MB
+                _sync_files(noted)
             self._index.atomically(self._note_end)
         except (IndexTrouble, OSError) as error:
             _log.info("the cache was not closed cleanly: %s", error)
         with contextlib.suppress(OSError):
             self._path(self.own).unlink()
         os.close(self._fd)
+
+
+def _sync_files(paths: Collection[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
 
 
 def _sync_filesystem(fd: int) -> None:
