@@ -76,7 +76,8 @@ def add_arguments(parser: Parser) -> None:
     options.add_scan(parser)
     parser.set_defaults(image="all")
     options.add_cache(parser)
-    options.add_fetch(parser)
+    # nobody waits for a certain part: a few more hide distance (50 ms: 4.5 s with 12, 5.2 s with 8)
+    options.add_fetch(parser, connections=12)
 
 
 def run(arguments: argparse.Namespace) -> int:

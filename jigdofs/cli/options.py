@@ -72,14 +72,14 @@ def add_cache(parser: Parser) -> None:
     group.add_argument("--no-cache", action="store_true", help="keep nothing after the end")
 
 
-def add_fetch(parser: Parser) -> None:
-    """Add what says how transfers behave."""
+def add_fetch(parser: Parser, connections: int = _FETCH.connections) -> None:
+    """Add what says how transfers behave; `connections` is the default."""
     group = parser.add_argument_group("transfers")
     group.add_argument(
         "--connections",
         metavar="N",
         type=types.positive,
-        default=_FETCH.connections,
+        default=connections,
         help="to one host at a time (default: %(default)s)",
     )
     group.add_argument(
