@@ -78,7 +78,7 @@ class Sources:
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._pieces: dict[int, dict[tuple[str, int], Piece]] = {}
-        self._hashed: set[tuple[_Key, Algorithm]] = set()
+        self._hashed: dict[Algorithm, set[_Key]] = {algorithm: set() for algorithm in Algorithm}
         self._catalogues: dict[tuple[int, Algorithm], dict[Checksum, Piece]] = {}
         self._cataloguing = threading.Lock()
         self._proven: dict[_Key, tuple[Checksum, ...]] = {}
@@ -164,7 +164,7 @@ class Sources:
         """Return the checksum of a piece as this process computed it."""
         key = _key(piece)
         with self._stripes[hash(key) % _STRIPES]:
-            if (key, algorithm) not in self._hashed:
+            if key not in self._hashed[algorithm]:
                 return self._compute(piece, algorithm)
         return self.identify(piece, algorithm)
 
@@ -203,9 +203,10 @@ class Sources:
     def learn(self, piece: Piece, checksum: Checksum) -> None:
         """Take in the checksum of a piece from somebody who read all of it, and remember it."""
         proofs = {known.algorithm: known for known in self._proofs(piece)} | {checksum.algorithm: checksum}
+        key = _key(piece)
         with self._lock:
-            self._proven[_key(piece)] = tuple(proofs.values())
-            self._hashed.add((_key(piece), checksum.algorithm))
+            self._proven[key] = tuple(proofs.values())
+            self._hashed[checksum.algorithm].add(key)
         if self._remembered is not None:
             self._remembered.note(piece, checksum)
 
