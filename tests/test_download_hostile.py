@@ -89,9 +89,10 @@ def test_an_update_replaces_unfinished_images_only(
 ) -> None:
     """--update begins anew in the place of an old unfinished image, and of no other file of that name."""
     unfinished = program.home / "x.iso.tmp"
-    unfinished.write_bytes(b"my notes")
-    assert "x.iso.tmp" in program.fails("download", "--update", built.jigdo, "-o", "x.iso", code=3)
-    assert unfinished.read_bytes() == b"my notes"
+    for notes in (b"me", b"my notes of yesterday"):
+        unfinished.write_bytes(notes)
+        assert "x.iso.tmp" in program.fails("download", "--update", built.jigdo, "-o", "x.iso", code=3)
+        assert unfinished.read_bytes() == notes
     unfinished.unlink()
     some = [iso_sha256.pool / path for path in sorted(iso_sha256.parts.values())[:3]]
     done = program("mi", "-r", "quiet", "-i", "x.iso", "-t", iso_sha256.template, *some)

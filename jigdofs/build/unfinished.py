@@ -23,10 +23,10 @@ import os
 import stat
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from jigdofs.errors import InputError, JigdofsError, NoRoom
-from jigdofs.format.checksum import Algorithm, Checksum, Hasher
+from jigdofs.build.image_bytes import ImageBytes
+from jigdofs.errors import InputError, JigdofsError
 from jigdofs.format.template import (
     DESC_OVERHEAD,
     ENTRY_LAYOUT,
@@ -40,11 +40,6 @@ _RAW_MISSING = b"Raw?"
 _RAW_THERE = b"DESC"
 _HEADER_BYTES = 10
 _OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_PIECE_BYTES = 1 << 20
-_HOLE_GRAIN_BYTES = 64 << 10
-"""Largest block we reckon with: 4 KiB on most filesystems, 64 KiB on some."""
-_MIN_BEGUN_BYTES = 256 << 10
-"""Less is not worth another kind of request."""
 _MAX_IMAGE_BYTES = (1 << 63) - (1 << 32)
 
 _SIZES = {int(kind): layout.size for kind, layout in ENTRY_LAYOUT.items()}
@@ -54,15 +49,6 @@ _WRITTEN_OF = {
     int(EntryType.MATCHED_FILE_SHA256): int(EntryType.WRITTEN_FILE_SHA256),
 }
 _MISSING_OF = {written: missing for missing, written in _WRITTEN_OF.items()}
-_COPY_IMPOSSIBLE = {
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EBADF,
-    errno.EPERM,
-    errno.ETXTBSY,
-}
 
 
 class Replace(enum.Enum):
@@ -78,7 +64,7 @@ class ForeignFile(InputError):
     """Say that the `.tmp` in the way belongs to something else."""
 
 
-class Unfinished:
+class Unfinished(ImageBytes):
     """An image under construction. Methods may be called from any thread.
 
     Args:
@@ -156,7 +142,9 @@ class Unfinished:
     def _is_unfinished_image(self) -> bool:
         """Tell whether the file ends as one of ours or of jigdo-file, of whatever image."""
         size = os.fstat(self.fd).st_size
-        length = read_u48(tail) if len(tail := self._read(size - 6, 6)) == 6 else 0
+        if size < DESC_OVERHEAD:
+            return False
+        length = read_u48(self._read(size - 6, 6))
         if not DESC_OVERHEAD <= length <= size:
             return False
         head = self._read(size - length, _HEADER_BYTES)
@@ -267,91 +255,6 @@ class Unfinished:
             self.raw_complete = False
             self._write(_RAW_MISSING, self.layout.length)
 
-    # -- bytes -----------------------------------------------------------------------------------
-
-    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        """Write bytes of the image; raise `NoRoom`, or `JigdofsError` where the disk fails."""
-        with self._disk():
-            self._write(data, offset)
-
-    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, offset)
-            offset += written
-            view = view[written:]
-
-    def _read(self, offset: int, length: int) -> bytes:
-        pieces = []
-        while length > 0 and (piece := os.pread(self.fd, min(length, _PIECE_BYTES), offset)):
-            pieces.append(piece)
-            offset += len(piece)
-            length -= len(piece)
-        return b"".join(pieces)
-
-    def copy_in(self, source: int, source_offset: int, offset: int, length: int) -> int:
-        """Copy bytes of an open file to a place in the image, by the kernel where it can.
-
-        The kernel shares blocks (reflinks) where filesystem and alignment allow.
-
-        Returns:
-            How many bytes were copied: fewer where the source ends early.
-        """
-        done = 0
-        while done < length:
-            try:
-                copied = os.copy_file_range(
-                    source, self.fd, length - done, source_offset + done, offset + done
-                )
-            except OSError as error:
-                if error.errno not in _COPY_IMPOSSIBLE:
-                    raise self._failure(error) from error
-                copied = self._copy_piece(source, source_offset + done, offset + done, length - done)
-            if not copied:
-                break
-            done += copied
-        return done
-
-    def _copy_piece(self, source: int, source_offset: int, offset: int, length: int) -> int:
-        with self._disk():
-            piece = os.pread(source, min(length, _PIECE_BYTES), source_offset)
-            self._write(piece, offset)
-        return len(piece)
-
-    def checksum(self, offset: int, length: int, algorithm: Algorithm) -> Checksum:
-        """Hash what lies in a place of the image; raise `JigdofsError` where the disk fails."""
-        hasher = algorithm.hasher()
-        self.hash_into(hasher, offset, length)
-        return Checksum(hasher.digest())
-
-    def hash_into(self, hasher: Hasher, offset: int, length: int) -> None:
-        """Feed what lies in a place of the image to a hasher; raise `JigdofsError` where the disk fails."""
-        buffer = bytearray(min(length, _PIECE_BYTES) or 1)
-        view = memoryview(buffer)
-        with self._disk():
-            while length:
-                got = os.preadv(self.fd, [view[: min(length, len(view))]], offset)
-                if not got:
-                    break
-                hasher.update(view[:got])
-                offset += got
-                length -= got
-
-    def begun(self, offset: int, length: int) -> int:
-        """Return how many bytes of a place were probably written before a kill: those before its first hole.
-
-        A hint, as good as the filesystem's holes; 0 where it has none, or the place is full of something.
-        """
-        try:
-            hole = os.lseek(self.fd, offset, os.SEEK_HOLE)
-        except OSError:
-            return 0
-        if hole >= offset + length:
-            return 0
-        # the block before the hole may be half written
-        begun = hole - offset - _HOLE_GRAIN_BYTES
-        return begun if begun >= _MIN_BEGUN_BYTES else 0
-
     # -- the end ---------------------------------------------------------------------------------
 
     def allocated_bytes(self) -> int:
@@ -387,23 +290,6 @@ class Unfinished:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.fd)
-
-    @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> JigdofsError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return NoRoom(
-                f"{self.path}: {error.strerror}; make room and run the same command again: it goes on"
-                " from here"
-            )
-        if error.errno == errno.EFBIG:
-            return NoRoom(f"{self.path}: this filesystem, or a limit, does not permit files of that size")
-        return JigdofsError(f"{self.path}: {error.strerror}")
 
 
 def _lock(fd: int, path: str) -> None:

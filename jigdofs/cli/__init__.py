@@ -59,6 +59,7 @@ of it is fetched from a mirror, verified and cached the first time somebody read
   ls -l /mnt/iso                                         # the image, full size
   xorriso -osirrox on -indev /mnt/iso/*.iso -extract /README.txt /tmp/README.txt
   jigdofs umount /mnt/iso
+  jigdofs download debian-12-amd64-DVD-1.jigdo           # or the whole image, without questions
 
 verbs:
 """
