@@ -289,7 +289,10 @@ class Batch:
         remembered = self._workshop.remembered
         if remembered is None:
             return
-        fingerprint = fingerprint_of(os.stat(path))
+        try:
+            fingerprint = fingerprint_of(os.stat(path))
+        except OSError:
+            return  # somebody took it away already
         piece = Piece(os.path.abspath(path), 0, fingerprint.size, fingerprint)
         for known in blueprint.sums:
             if known.algorithm in ("md5", "sha256"):
