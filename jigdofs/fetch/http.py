@@ -98,6 +98,7 @@ class HttpFetcher:
             headers["If-Modified-Since"] = request.last_modified
         outgoing = self._client.build_request("GET", request.url, headers=headers)
         for _ in range(self._options.max_redirects + 1):
+            _check_host(outgoing.url)
             response = await self._send(outgoing)
             try:
                 following = response.next_request
@@ -239,6 +240,12 @@ def _body_offset(request: Request, response: httpx.Response, url: str) -> int:
     if total is not None and request.length is not None and total != request.length:
         raise WrongContent(url, f"has {total} bytes instead of {request.length}")
     return request.offset
+
+
+def _check_host(url: httpx.URL) -> None:
+    """Refuse a URL that names nobody: httpcore would ask whatever listens on port 80 of this machine."""
+    if not url.host or url.port == 0:
+        raise NotThere(without_credentials(str(url)), "names no host that could be asked")
 
 
 def _check_redirect(request: Request, outgoing: httpx.Request, following: httpx.Request) -> None:
