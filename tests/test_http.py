@@ -267,9 +267,10 @@ async def test_redirect_out_of_http(server: FaultyServer, location: str) -> None
     assert not receiver.data
 
 
+# in a redirect httpx puts the host in that was asked: a way to say it, if an odd one
+HOSTLESS_URLS = ["http://", "http:///x", "http://user@:80/"]
 HOSTILE_URLS = [
-    "http://",
-    "http:///x",
+    *HOSTLESS_URLS,
     "http://[",
     "http://[::1",
     "http://127.0.0.1:x/",
@@ -284,7 +285,6 @@ HOSTILE_URLS = [
     "http://127.0.0.1:1/" + "a" * 70_000,
     "http://\u00ad/",
     "http://xn--/",
-    "http://user@:80/",
 ]
 
 
@@ -297,7 +297,8 @@ async def test_hostile_url(url: str) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    [url for url in HOSTILE_URLS if url.isascii() and len(url) < 99] + ["", "//", "?", "gopher:x"],
+    [url for url in HOSTILE_URLS if url.isascii() and len(url) < 99 and url not in HOSTLESS_URLS]
+    + ["", "//", "?", "gopher:x"],
     ids=ascii,
 )
 async def test_hostile_redirect(server: FaultyServer, location: str) -> None:
