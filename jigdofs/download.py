@@ -134,8 +134,8 @@ class Download:
         """Fetch everything, by workers of two kinds.
 
         Half of them go by image order, so that the check of the whole can follow; half by size, so that
-        no large part is left alone at the end, nor holds the check up: MD5 of the lab's image began
-        only after its 79 MB part, a third on the way, was there.
+        no large part is left alone at the end, nor holds the check up: without, MD5 of a 570 MB image
+        began only after a part of 79 MB, a fifth on the way, was there.
         """
         left = dict.fromkeys(missing)
         by_order, by_size = iter(missing), iter(sorted(missing, key=lambda wanted: -wanted.part.length))

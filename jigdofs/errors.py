@@ -6,6 +6,7 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     ├── UsageError             3    EINVAL  the user: options or arguments
     ├── FormatError            3    EIO     whoever made the .jigdo or .template
     ├── InputError             3    EIO     the user: a named file cannot be read
+    │   ├── ForeignFile        3    EIO     … or something else lies in the way of an image
     │   ├── SourceChanged      3    EIO     … or a local file is not what was found there
     │   ├── Unreachable        1    EIO     … or cannot be fetched, perhaps only now
     │   └── WrongTemplate      2    EIO     … or a template belongs to another .jigdo
@@ -16,6 +17,7 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     ├── PartUnavailable        1    EIO     every location of a part failed
     ├── Incomplete             1    EIO     an image lacks parts; what is there is kept
     ├── WrongImage             2    EIO     an image has another checksum than it should
+    ├── Stopped                1    EIO     work was given up because something else ended it
     ├── ReadTimeout            1    EIO     a read took longer than it may
     ├── CacheError             1    EIO     the cache directory cannot be used
     │   ├── UnsafeCache        3    EIO     … because others could have written to it
@@ -105,6 +107,10 @@ class InputError(JigdofsError):
     exit_code = EXIT_INPUT
 
 
+class ForeignFile(InputError):
+    """Say that the `.tmp` in the way of an image belongs to something else."""
+
+
 class SourceChanged(InputError):
     """Say that a local file that may hold a part is no longer what was found there, or cannot be read."""
 
@@ -186,6 +192,10 @@ class Incomplete(JigdofsError):
     def __init__(self, message: str, missing: int) -> None:
         self.missing = missing
         super().__init__(message)
+
+
+class Stopped(JigdofsError):
+    """Say that work was given up because something else failed, or the user wants to leave."""
 
 
 class WrongImage(JigdofsError):

@@ -12,12 +12,12 @@ import pytest
 from jigdofs.build import account as origins
 from jigdofs.build.account import Account
 from jigdofs.build.blueprint import Blueprint, open_template, read_blueprint
-from jigdofs.build.builder import Builder, Missing, Stopped
+from jigdofs.build.builder import Builder, Missing
 from jigdofs.build.from_cache import fill_from_cache
 from jigdofs.build.from_sources import fill_from_copy, fill_from_sources, find_damaged
 from jigdofs.build.place_sink import PlaceSink
 from jigdofs.build.raw_writing import writing_raw
-from jigdofs.errors import FormatError, InputError, JigdofsError, NoRoom
+from jigdofs.errors import FormatError, InputError, JigdofsError, NoRoom, Stopped
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache, CachePlace
 from jigdofs.parts.store import cache_key

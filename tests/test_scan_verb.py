@@ -126,6 +126,14 @@ def test_default_place(pair: Pair, made: Made) -> None:
     Cache(directory, max_bytes=None, min_free_bytes=0).close()
 
 
+def test_a_second_scan_for_an_image_reads_nothing(pair: Pair, made: Made) -> None:
+    """What the first scan computed tells which parts are there; no file is read once more for that."""
+    for expected in (len(A) + len(B) + len(C), 0):
+        done = pair.ours("sc", "-c", "c.db", "-t", "x.template", made.pool)
+        assert (done.returncode, read_bytes(done)) == (0, expected), done
+        assert b"3 of the 3 parts" in done.stderr
+
+
 def test_default_place_of_a_cache(pair: Pair, made: Made) -> None:
     """Beside a cache that is there already the index lies, too; a directory of other things is refused."""
     directory = pair.directory / "cache"

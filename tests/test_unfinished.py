@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from jigdofs.build.blueprint import Blueprint, open_template, read_blueprint
-from jigdofs.build.unfinished import ForeignFile, Replace, Unfinished
-from jigdofs.errors import InputError, JigdofsError
+from jigdofs.build.unfinished import Replace, Unfinished
+from jigdofs.errors import ForeignFile, InputError, JigdofsError
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.rsync64 import Rsync64
 from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData

@@ -22,7 +22,7 @@ from jigdofs.build.blueprint import Blueprint, ImageSum
 from jigdofs.build.raw_stream import RawStream
 from jigdofs.build.unfinished import Replace, Unfinished
 from jigdofs.build.whole import Frontier, WholeCheck
-from jigdofs.errors import JigdofsError, NoRoom, WrongImage
+from jigdofs.errors import JigdofsError, NoRoom, Stopped, WrongImage
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
@@ -46,10 +46,6 @@ class Missing:
     part: Part
     indexes: tuple[int, ...]
     here: int | None
-
-
-class Stopped(JigdofsError):
-    """Say that work was given up because something else failed, or the user wants to leave."""
 
 
 class Builder:

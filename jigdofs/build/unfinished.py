@@ -26,7 +26,7 @@ from array import array
 from collections.abc import Iterable
 
 from jigdofs.build.image_bytes import ImageBytes
-from jigdofs.errors import InputError, JigdofsError
+from jigdofs.errors import ForeignFile, InputError, JigdofsError
 from jigdofs.format.template import (
     DESC_OVERHEAD,
     ENTRY_LAYOUT,
@@ -58,10 +58,6 @@ class Replace(enum.Enum):
     OLD = enum.auto()
     """An unfinished image of whatever template."""
     ANY = enum.auto()
-
-
-class ForeignFile(InputError):
-    """Say that the `.tmp` in the way belongs to something else."""
 
 
 class Unfinished(ImageBytes):

@@ -133,6 +133,7 @@ class JsonReporter:
             present=account.done,
             fetched=account.fetched,
             checked=account.checked,
+            origins=_origins(account),
             seconds=round(time.monotonic() - self._began, 3),
         )
 
@@ -146,10 +147,7 @@ class JsonReporter:
             size=account.length,
             fetched=account.fetched,
             sums={known.algorithm: known.hex for known in result.sums},
-            origins={
-                origin: {"parts": share.parts, "bytes": share.bytes}
-                for origin, share in account.shares.items()
-            },
+            origins=_origins(account),
             seconds=round(result.seconds, 3),
         )
 
@@ -181,6 +179,12 @@ class JsonReporter:
 def _write(event: str, **values: object) -> None:
     values = {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
     _print(json.dumps({"event": event, **values}))
+
+
+def _origins(account: Account) -> dict[str, dict[str, int]]:
+    """Return what came from where so far."""
+    shares = dict(account.shares)  # threads add to it meanwhile
+    return {origin: {"parts": share.parts, "bytes": share.bytes} for origin, share in shares.items()}
 
 
 def _print(line: str) -> None:

@@ -113,12 +113,18 @@ def _identify(sources: Sources, pieces: Iterable[Piece], algorithms: Collection[
 
 
 def _tell(sources: Sources, parts: set[Part] | None) -> None:
-    counts = sources.counts
-    text = f"{counts.files} files seen, {counts.pieces} looked at, {counts.hashed_bytes:,} bytes read"
+    found = ""
     if parts is not None:
-        here = sum(sources.find(part) is not None for part in parts)
-        text += f"; {here} of the {len(parts)} parts of the image are there"
-    _say(text)
+        here = sum(_is_there(sources, part) for part in parts)
+        found = f"; {here} of the {len(parts)} parts of the image are there"
+    counts = sources.counts
+    _say(f"{counts.files} files seen, {counts.pieces} looked at, {counts.hashed_bytes:,} bytes read{found}")
+
+
+def _is_there(sources: Sources, part: Part) -> bool:
+    """Tell by what is known by now: everything was identified, so nothing is read again."""
+    found = sources.candidates(part)
+    return bool(found) and found[0].checksum(part.checksum.algorithm) == part.checksum
 
 
 def _say(text: str) -> None:
