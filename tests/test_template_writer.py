@@ -16,7 +16,15 @@ from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.rsync64 import Rsync64
 from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData, read_template
-from jigdofs.format.template_writer import CHUNK_LENGTH, TemplateWriter, header, pack_chunk, pack_u48
+from jigdofs.format.template_writer import (
+    CHUNK_LENGTH,
+    ChunkCutter,
+    TemplateWriter,
+    chunk_length,
+    header,
+    pack_chunk,
+    pack_u48,
+)
 from tests.kit.requirements import tool
 
 BLOCK = 1024
@@ -35,7 +43,7 @@ class Written:
 
 
 def write(algorithm: Algorithm, compression: Compression, *, level: int = 9, gaps: bool = True) -> Written:
-    """Write an image of parts and gaps; the raw data makes three chunks, a chunk ends amid a gap."""
+    """Write an image of parts and gaps; the raw data makes three or four chunks that end amid a gap."""
     source = random.Random(3)
     names = ["part-a", "part-b", "part-a"]
     contents = {name: source.randbytes(size) for name, size in (("part-a", 5000), ("part-b", 200_000))}
@@ -78,7 +86,7 @@ def inflate_all(template: bytes) -> bytes:
 
 @pytest.mark.parametrize(("algorithm", "compression"), BOTH)
 def test_read_back(algorithm: Algorithm, compression: Compression) -> None:
-    """Entries, raw data, version and creator come back; no chunk is empty or longer than CHUNK_LENGTH."""
+    """Entries, raw data, version and creator come back; all chunks but the last are full, none is empty."""
     written = write(algorithm, compression)
     template = read_template(io.BytesIO(written.template), "t")
     assert tuple(template.entries()) == written.entries
@@ -87,7 +95,8 @@ def test_read_back(algorithm: Algorithm, compression: Compression) -> None:
         "jigdofs/0",
     )
     lengths = [chunk.length for chunk in template.chunks]
-    assert lengths == [CHUNK_LENGTH, CHUNK_LENGTH, len(written.raw) - 2 * CHUNK_LENGTH]
+    full, rest = divmod(len(written.raw), chunk_length(compression, 9))
+    assert lengths == [chunk_length(compression, 9)] * full + [rest]
     assert {chunk.compression for chunk in template.chunks} == {compression}
     assert inflate_all(written.template) == written.raw
 
@@ -105,6 +114,43 @@ def test_raw_data_in_any_pieces(pieces: list[bytes], compression: Compression, l
     assert out.getvalue() == whole.getvalue()
     assert inflate_all(out.getvalue()) == raw
     assert len(read_template(out, "t").chunks) == bool(raw)
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(1, 20))
+def test_cut(pieces: list[bytes], length: int) -> None:
+    """However it comes, raw data is cut into full chunks and a last one that is never empty."""
+    cutter = ChunkCutter(length)
+    chunks = [bytes(chunk) for piece in pieces for chunk in cutter.add(piece)]
+    assert {len(chunk) for chunk in chunks} <= {length}
+    chunks += [bytes(chunk) for chunk in cutter.rest()]
+    raw = b"".join(pieces)
+    assert chunks == [raw[at : at + length] for at in range(0, len(raw), length)]
+    assert list(cutter.rest()) == []
+
+
+@pytest.mark.parametrize(
+    ("compression", "level", "length"),
+    [
+        (Compression.ZLIB, 0, 1 << 20),
+        (Compression.ZLIB, 9, 1 << 20),
+        (Compression.BZIP2, 0, 99_950),
+        (Compression.BZIP2, 1, 99_950),
+        (Compression.BZIP2, 9, 899_950),
+    ],
+)
+def test_chunk_length(compression: Compression, level: int, length: int) -> None:
+    """A chunk of bzip2 has as many bytes as jigdo-file gives it, and makes one block of bzip2."""
+    assert chunk_length(compression, level) == length <= CHUNK_LENGTH
+    packed = pack_chunk(random.Random(1).randbytes(length), compression, level)
+    inflater = bz2.BZ2Decompressor() if compression is Compression.BZIP2 else zlib.decompressobj()
+    assert len(inflater.decompress(packed[16:])) == length
+    assert inflater.eof
+    if compression is Compression.BZIP2:
+        # the end mark of a stream and its sum follow the one block: their sums differ where there are more
+        block_sum = packed[16 + 10 : 16 + 14]
+        bits = int.from_bytes(packed[16:], "big")
+        stream_sums = {bits >> shift & 0xFFFFFFFF for shift in range(8)}
+        assert int.from_bytes(block_sum, "big") in stream_sums
 
 
 def test_exactly_one_chunk() -> None:
@@ -143,7 +189,7 @@ def _site(tmp_path: Path, written: Written, algorithm: Algorithm) -> list[str]:
     parts = tuple((checksum, f"A:{name}") for checksum, name in names.items())
     template_sum = Checksum.of(algorithm, written.template)
     servers = (("A", f"file:{tmp_path}/"),)
-    jigdo = Description("x.img", "x.template", template_sum, parts, servers, "jigdofs/0")
+    jigdo = Description("x.img", "x.template", (template_sum,), parts, servers, "jigdofs/0")
     (tmp_path / "x.jigdo").write_bytes(write_jigdo(jigdo))
     return list(names.values())
 

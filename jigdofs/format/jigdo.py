@@ -355,8 +355,11 @@ class _ImageBuilder:
         elif label == "Template":
             self.templates.append(_rest_of_line(value))
         elif label in ("Template-MD5Sum", "Template-SHA256Sum"):
+            text = next(iter(words.split(value)), "")
+            if not text:
+                return  # to be filled in by a --merge that is still to come
             try:
-                self.template_checksums.append(Checksum.parse(next(iter(words.split(value)), "")))
+                self.template_checksums.append(Checksum.parse(text))
             except InvalidChecksum as error:
                 raise FormatError(f"{label}: {error}", source=self.base, line=number) from None
         elif label in self.texts:

@@ -1,18 +1,28 @@
-"""Write .template files: the mirror of `template`, with the same tables (format.md 1)."""
+"""Write .template files: the mirror of `template`, with the same tables (format.md 1).
+
+Rules of this file:
+* Raw data is cut the same way however it comes: the pieces leave no trace in the template.
+* No chunk is empty (jigdo-file dies of it), none inflates to more than `CHUNK_LENGTH`.
+* What `template` would refuse to read for its size is not written.
+
+`create.template_file` writes templates with all processors; `TemplateWriter` is for small ones.
+"""
 
 from __future__ import annotations
 
 import bz2
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from jigdofs.errors import UsageError
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.template import (
     CHUNK_HEADER_SIZE,
     DESC_OVERHEAD,
     ENTRY_LAYOUT,
     HEADER_PREFIX,
+    MAX_DESC_BYTES,
     U48,
     Compression,
     Entry,
@@ -23,7 +33,7 @@ from jigdofs.format.template import (
 )
 
 CHUNK_LENGTH = 1 << 20
-"""Raw bytes a chunk: one random read inflates at most this much; libjte chose the same."""
+"""Most raw bytes a chunk: one random read inflates at most this much; libjte chose the same."""
 
 _VERSION = {Algorithm.MD5: "1.2", Algorithm.SHA256: "2.0"}
 
@@ -68,26 +78,69 @@ def _file_type(entry: MatchedFile, *, sha256: bool) -> EntryType:
 
 
 def pack_desc(entries: Iterable[Entry]) -> bytes:
-    """Write the whole DESC part."""
-    packed = b"".join(map(pack_entry, entries))
+    """Write the whole DESC part; raise `UsageError` where it grows beyond what is read back."""
+    packed = bytearray()
+    for entry in entries:
+        packed += pack_entry(entry)
+        if len(packed) > MAX_DESC_BYTES - DESC_OVERHEAD:
+            raise UsageError(
+                f"more than {MAX_DESC_BYTES >> 20} MiB of entries: too many parts; raise --min-length"
+            )
     length = pack_u48(len(packed) + DESC_OVERHEAD)
     return b"DESC" + length + packed + length
 
 
-def pack_chunk(data: bytes, compression: Compression, level: int = 9) -> bytes:
+def chunk_length(compression: Compression, level: int) -> int:
+    """Return how many raw bytes a chunk has, unless it is the last.
+
+    A bzip2 block takes 100,000 bytes a level less 19, so a chunk is one block, as with jigdo-file.
+    """
+    return CHUNK_LENGTH if compression is Compression.ZLIB else 100_000 * max(level, 1) - 50
+
+
+def pack_chunk(data: bytes | bytearray, compression: Compression, level: int = 9) -> bytes:
     """Compress one chunk of raw data with its header; `data` must not be empty (format.md 1.3)."""
     if not data:
         raise ValueError("an empty chunk cannot be read back by jigdo-file")
     if compression is Compression.ZLIB:
         packed = zlib.compress(data, level)
     else:
-        packed = bz2.compress(data, max(level, 1))
+        packed = bz2.compress(data, max(level, 1))  # there is no level 0: jigdo-file takes 1 too
     length = pack_u48(CHUNK_HEADER_SIZE + len(packed))
     return compression.value + length + pack_u48(len(data)) + packed
 
 
+class ChunkCutter:
+    """Cut raw data, which comes in pieces of any size, into chunks of one length.
+
+    Args:
+        length: of every chunk but the last.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._pending = bytearray()
+
+    def add(self, data: bytes) -> Iterator[bytearray]:
+        """Take a piece in; yield the chunks that it fills."""
+        view = memoryview(data)
+        while len(self._pending) + len(view) >= self._length:
+            missing = self._length - len(self._pending)
+            self._pending += view[:missing]
+            view = view[missing:]
+            chunk, self._pending = self._pending, bytearray()
+            yield chunk
+        self._pending += view
+
+    def rest(self) -> Iterator[bytearray]:
+        """Yield the last chunk, if there is anything left for one."""
+        if self._pending:
+            chunk, self._pending = self._pending, bytearray()
+            yield chunk
+
+
 class TemplateWriter:
-    """Write a template front to back: raw data as it comes, then the entries.
+    """Write a template front to back in one thread: raw data as it comes, then the entries.
 
     Args:
         out: where to write; only ever appended to.
@@ -110,21 +163,18 @@ class TemplateWriter:
         self._out = out
         self._compression = compression
         self._level = level
-        self._pending = bytearray()
+        self._cutter = ChunkCutter(chunk_length(compression, level))
         out.write(header(algorithm, creator, comment))
 
     def raw_data(self, data: bytes) -> None:
         """Take the next unmatched bytes of the image in."""
-        self._pending += data
-        while len(self._pending) >= CHUNK_LENGTH:
-            self._flush(CHUNK_LENGTH)
+        self._write(self._cutter.add(data))
 
     def finish(self, entries: Iterable[Entry]) -> None:
         """Write what is pending and the entries."""
-        if self._pending:
-            self._flush(len(self._pending))
+        self._write(self._cutter.rest())
         self._out.write(pack_desc(entries))
 
-    def _flush(self, length: int) -> None:
-        self._out.write(pack_chunk(bytes(self._pending[:length]), self._compression, self._level))
-        del self._pending[:length]
+    def _write(self, chunks: Iterable[bytearray]) -> None:
+        for chunk in chunks:
+            self._out.write(pack_chunk(chunk, self._compression, self._level))

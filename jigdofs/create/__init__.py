@@ -1,0 +1,1 @@
+"""Make .jigdo and .template from an image and its files."""
