@@ -17,7 +17,7 @@ from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
 from jigdofs.documents import Documents
 from jigdofs.download import Supply
 from jigdofs.errors import CacheError, UnsafeCache
-from jigdofs.fetch.fetcher import Fetcher, Receiver, Request, SchemeFetcher
+from jigdofs.fetch.fetcher import Answer, Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.jigdo import JigdoFile
@@ -95,11 +95,18 @@ class LazyHttp:
 
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Pass the request on."""
+        await self._made().fetch(request, receiver)
+
+    async def ask(self, request: Request) -> Answer:
+        """Pass the question on."""
+        return await self._made().ask(request)
+
+    def _made(self) -> HttpFetcher:
         if self._fetcher is None:
             from jigdofs.fetch.http import HttpFetcher
 
             self._fetcher = HttpFetcher(self._options)
-        await self._fetcher.fetch(request, receiver)
+        return self._fetcher
 
     async def close(self) -> None:
         """Close all connections."""
@@ -149,10 +156,18 @@ async def _foundation(
     stack: contextlib.AsyncExitStack, cache_options: CacheOptions | None, fetch_options: FetchOptions
 ) -> _Foundation:
     cache = await stack.enter_async_context(_cache(cache_options))
-    http = LazyHttp(fetch_options)
-    stack.push_async_callback(http.close)
-    fallbacks = (TemporaryPlace(), MemoryPlace(MEMORY_BYTES))
-    return _Foundation(cache, SchemeFetcher(http, FileFetcher(fetch_options.stall_timeout_s)), fallbacks)
+    fetcher = await stack.enter_async_context(open_fetcher(fetch_options))
+    return _Foundation(cache, fetcher, (TemporaryPlace(), MemoryPlace(MEMORY_BYTES)))
+
+
+@contextlib.asynccontextmanager
+async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
+    """Have what gets URLs and files, or asks for them."""
+    http = LazyHttp(options)
+    try:
+        yield SchemeFetcher(http, FileFetcher(options.stall_timeout_s))
+    finally:
+        await http.close()
 
 
 def _loader(house: _Foundation, fetch_options: FetchOptions, progress: Progress | None) -> Loader:

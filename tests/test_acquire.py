@@ -290,6 +290,10 @@ class Scripted:
         await receiver.begin(Answer(length=len(self.data), url=request.url))
         await receiver.receive(self.data)
 
+    async def ask(self, request: Request) -> Answer:
+        """Never happens: a part is fetched without asking."""
+        raise AssertionError(request)
+
 
 A, B = (Location(f"http://{host}/a", f"http://{host}/") for host in "ab")
 
@@ -378,6 +382,9 @@ async def test_cancelled_while_waiting(autojump_clock: trio.testing.MockClock) -
     class Hanging:
         async def fetch(self, request: Request, receiver: Receiver) -> None:
             await trio.sleep_forever()
+
+        async def ask(self, request: Request) -> Answer:
+            raise AssertionError(request)
 
     with trio.move_on_after(5) as scope:
         async with trio.open_nursery() as nursery:

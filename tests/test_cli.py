@@ -13,11 +13,14 @@ import pytest
 
 from jigdofs import __version__
 from jigdofs.cli import ALIASES, VERBS
+from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.format.template import ImageInfo
+from jigdofs.format.template_writer import header, pack_desc
 from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage
 from tests.kit.mounts import PROGRAM, Mounted
 from tests.kit.requirements import as_user, require_fuse, require_root, tool
-from tests.kit.scenes import Program, lonely, pool_files, read_direct, wait_until
+from tests.kit.scenes import Program, lonely, occurrences, pool_files, read_direct, wait_until
 
 
 @pytest.fixture
@@ -267,6 +270,32 @@ def test_info_tells_what_is_in_a_jigdo(program: Program, any_image: BuiltImage) 
     assert (text.returncode, text.stderr) == (0, "")
     for word in (any_image.image.name, digest, str(any_image.image.stat().st_size)):
         assert word in text.stdout
+
+
+def test_info_tells_the_share_in_parts(program: Program, any_image: BuiltImage) -> None:
+    """How much of the image lies in parts is told in percent, and in JSON as a number of 1."""
+    in_parts = sum(one.length for one in occurrences(any_image))
+    share = in_parts / any_image.image.stat().st_size
+    (found,) = info(program, any_image.jigdo)
+    assert found["bytes_in_parts"] == in_parts
+    assert found["share_in_parts"] == round(share, 4)
+    (line,) = [line for line in program("info", any_image.jigdo).stdout.splitlines() if "parts:" in line]
+    assert line.endswith(f"of the image ({100 * round(share, 4):.2f} %)")
+
+
+EMPTY = Checksum.of(Algorithm.MD5, b"")
+
+
+def test_info_of_an_empty_image(program: Program, tmp_path: Path) -> None:
+    """Of an image of no bytes no share is in parts."""
+    template = header(Algorithm.MD5, "test", "") + pack_desc([ImageInfo(0, EMPTY, 1024)])
+    (tmp_path / "x.template").write_bytes(template)
+    digest = Checksum.of(Algorithm.MD5, template).base64
+    text = f"[Jigdo]\nVersion=1.1\n[Image]\nFilename=x\nTemplate=x.template\nTemplate-MD5Sum={digest}\n"
+    (tmp_path / "x.jigdo").write_text(text)
+    (found,) = info(program, tmp_path / "x.jigdo")
+    assert (found["size"], found["share_in_parts"]) == (0, 0)
+    assert "(0.00 %)" in program("info", tmp_path / "x.jigdo").stdout
 
 
 def test_info_fetches_no_part_and_counts_the_cached(

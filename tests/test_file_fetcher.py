@@ -119,3 +119,29 @@ async def test_descriptors_are_closed(file: Path) -> None:
         with pytest.raises(FetchError):
             await fetched(file.parent)
     assert len(os.listdir("/proc/self/fd")) <= before + 2  # trio's own, made on first use
+
+
+# -- asking without reading --------------------------------------------------------------------------
+
+
+async def test_ask(file: Path) -> None:
+    """The length is told, and judged where it is known, by number and by limit."""
+    for length in (None, len(DATA)):
+        answer = await FileFetcher().ask(Request(str(file), length=length))
+        assert answer == Answer(length=len(DATA), url=str(file))
+    with pytest.raises(WrongContent, match="instead of"):
+        await FileFetcher().ask(Request(str(file), length=5))
+    with pytest.raises(WrongContent, match="more than"):
+        await FileFetcher().ask(Request(str(file), max_length=5))
+
+
+async def test_ask_for_what_is_no_file(file: Path) -> None:
+    """What cannot be fetched is told at once, and nothing is left open."""
+    os.mkfifo(file.parent / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        await FileFetcher().ask(Request(str(file)))
+        for name in ("none", "a/below-a-file", "fifo", "", "x\0y"):
+            with pytest.raises(FetchError):
+                await FileFetcher().ask(Request(f"{file.parent}/{name}"))
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # trio's own, made on first use

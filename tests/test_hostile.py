@@ -14,6 +14,7 @@ import trio.testing
 from jigdofs.config import FetchOptions
 from jigdofs.demo import build
 from jigdofs.errors import FormatError, MirrorTrouble
+from jigdofs.fetch.fetcher import Answer
 from jigdofs.format import jigdo
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.part import Part
@@ -146,6 +147,9 @@ async def test_template_written_to_while_it_is_hashed(
 
 class FailingFetcher:
     async def fetch(self, request: object, receiver: object) -> None:
+        raise MirrorTrouble("x", "unused")
+
+    async def ask(self, request: object) -> Answer:
         raise MirrorTrouble("x", "unused")
 
 

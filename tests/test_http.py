@@ -224,6 +224,185 @@ async def test_304_unasked(server: FaultyServer) -> None:
         await fetched(Request(server.url(PATH)))
 
 
+# in a redirect httpx puts the host in that was asked: a way to say it, if an odd one
+HOSTLESS_URLS = ["http://", "http:///x", "http://user@:80/"]
+HOSTILE_URLS = [
+    *HOSTLESS_URLS,
+    "http://[",
+    "http://[::1",
+    "http://127.0.0.1:x/",
+    "http://127.0.0.1:-1/",
+    "http://127.0.0.1:0/",
+    "http://127.0.0.1:65536/",
+    "http://127.0.0.1:99999999999999999999/",
+    "http://127.0.0.1\t/",
+    "http://127.0.0.1 /",
+    "http://\udc80/",
+    "http://" + "a" * 70 + "/",
+    "http://127.0.0.1:1/" + "a" * 70_000,
+    "http://\u00ad/",
+    "http://xn--/",
+]
+
+
+# -- asking without fetching -------------------------------------------------------------------------
+
+
+async def asked(request: Request) -> Answer:
+    async with fetching() as fetcher:
+        return await fetcher.ask(request)
+
+
+Told = int | None | type[FetchError]
+ASKED: list[tuple[Fault, Told]] = [
+    (WELL, len(DATA)),
+    (Status(404), NotThere),
+    (Status(429), MirrorTrouble),
+    (Status(503), MirrorTrouble),
+    (Status(304), MirrorTrouble),
+    (Status(416), WrongContent),
+    (Close(), MirrorTrouble),
+    (Reset(), MirrorTrouble),
+    (Stall(), MirrorTrouble),
+    (Html(), WrongContent),
+    (Empty(), WrongContent),
+    (TooLong(), WrongContent),
+    (TooLong(1 << 40), WrongContent),
+    (Gzip(), WrongContent),
+    (Chunked(), None),
+    (Redirect("/none"), NotThere),
+    (Redirect("file:///etc/passwd"), WrongContent),
+    (Redirect("/loop"), MirrorTrouble),
+]
+
+
+@pytest.mark.parametrize("head", [True, False], ids=["HEAD", "first byte"])
+@pytest.mark.parametrize(("fault", "told"), ASKED, ids=lambda value: str(value)[:24])
+async def test_ask(server: FaultyServer, fault: Fault, told: Told, *, head: bool) -> None:
+    """The length is told or the right error raised, by HEAD or, where that is refused, by the first byte."""
+    server.always("/loop", Redirect("/loop"))
+    server.script(PATH, *([] if head else [Status(405)]), fault)
+    request = Request(server.url(PATH), length=len(DATA))
+    if isinstance(told, type):
+        with pytest.raises(told) as caught:
+            await asked(request)
+        assert type(caught.value) is told
+    else:
+        length = len(DATA) if isinstance(fault, Chunked) and not head else told  # Content-Range tells
+        assert await asked(request) == dataclasses.replace(
+            await asked(Request(server.url(PATH))), length=length
+        )
+    ask = [(each.method, each.range) for each in server.requests if each.path == PATH]
+    assert ask[0] == ("HEAD", None)
+    if not head:
+        assert ask[1] == ("GET", "bytes=0-0")
+
+
+async def test_ask_for_the_whole_length(server: FaultyServer) -> None:
+    """Without an expectation the length is told as it is; a limit holds."""
+    for faults in ([], [Status(501)]):
+        server.script(PATH, *faults)
+        assert (await asked(Request(server.url(PATH)))).length == len(DATA)
+        server.script(PATH, *faults)
+        with pytest.raises(WrongContent, match="more than"):
+            await asked(Request(server.url(PATH), max_length=10))
+
+
+async def test_ask_for_an_empty_file(server: FaultyServer) -> None:
+    """A file without a first byte has length 0."""
+    server.files = {PATH: b""}
+    for faults in ([], [Status(405)]):
+        server.script(PATH, *faults)
+        assert (await asked(Request(server.url(PATH), length=0))).length == 0
+        server.script(PATH, *faults)
+        with pytest.raises(WrongContent, match="0 bytes instead of 5"):
+            await asked(Request(server.url(PATH), length=5))
+
+
+@pytest.mark.parametrize(
+    ("path", "fine"), [("/x.deb", False), ("/", False), ("/x.html", True), ("/X.HTM?a=b", True)]
+)
+async def test_ask_for_a_page_of_unknown_length(path: str, *, fine: bool) -> None:
+    """A web page that tells no length is none of our parts, unless the part is a page itself."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: Text/HTML; charset=utf-8\r\nConnection: close\r\n\r\n"
+    async with raw_server([answer]) as url:
+        request = Request(url.removesuffix("/x") + path, length=7)
+        if fine:
+            assert (await asked(request)).length is None
+        else:
+            with pytest.raises(WrongContent, match="web page"):
+                await asked(request)
+
+
+async def test_ask_for_a_page_of_the_right_length(server: FaultyServer) -> None:
+    """A web page as long as the part may be the part."""
+    async with raw_server(
+        [b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\n\r\n"]
+    ) as url:
+        assert (await asked(Request(url, length=7))).length == 7
+        with pytest.raises(WrongContent, match="7 bytes instead of 8, a web page"):
+            await asked(Request(url, length=8))
+
+
+@pytest.mark.parametrize("text", ["", "bytes */*", "bytes 1-1/200000", "bytes 0-0/x", "lines 0-0/5"])
+async def test_ask_answered_with_another_range(text: str) -> None:
+    """A first byte that is none is wrong content."""
+    replies = iter(
+        [
+            b"HTTP/1.1 405 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            f"HTTP/1.1 206 P\r\nContent-Range: {text}\r\nContent-Length: 1\r\n\r\nx".encode(),
+        ]
+    )
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(next(replies))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(WrongContent, match="another range"):
+            await asked(Request(f"http://127.0.0.1:{port}/x", length=5))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: ascii(url)[:30])
+async def test_ask_for_a_hostile_url(url: str) -> None:
+    """Only a FetchError leaves the fetcher here as well."""
+    with pytest.raises(FetchError):
+        await asked(Request(url))
+
+
+async def test_ask_with_credentials(server: FaultyServer) -> None:
+    """Credentials go to their own host only, and into no message."""
+    with_secret = server.url(PATH).replace("http://", "http://joe:secret@")
+    with FaultyServer({"/there": DATA}) as other:
+        server.script(PATH, WELL, Redirect(other.url("/there")), Status(404))
+        for _ in range(2):
+            assert "secret" not in (await asked(Request(with_secret))).url
+        with pytest.raises(NotThere) as caught:
+            await asked(Request(with_secret))
+        assert "secret" not in str(caught.value)
+        assert "authorization" not in other.requests[0].headers
+    assert all("authorization" in request.headers for request in server.requests)
+
+
+async def test_ask_over_one_connection(server: FaultyServer) -> None:
+    """Questions of any outcome leave the connection fit for the next one."""
+    server.always("/404", Status(404))
+    server.always("/302", Redirect(server.url(PATH)))
+    async with fetching() as fetcher:
+        for _ in range(5):
+            await fetcher.ask(Request(server.url(PATH), length=len(DATA)))
+            await fetcher.ask(Request(server.url("/302")))
+            with pytest.raises(NotThere):
+                await fetcher.ask(Request(server.url("/404")))
+            server.script(PATH, Status(405))
+            await fetcher.ask(Request(server.url(PATH)))
+    assert server.connections == 1
+
+
 # -- redirects ---------------------------------------------------------------------------------------
 
 
@@ -265,27 +444,6 @@ async def test_redirect_out_of_http(server: FaultyServer, location: str) -> None
         with pytest.raises(WrongContent, match="redirects to"):
             await fetcher.fetch(Request(server.url(PATH)), receiver)
     assert not receiver.data
-
-
-# in a redirect httpx puts the host in that was asked: a way to say it, if an odd one
-HOSTLESS_URLS = ["http://", "http:///x", "http://user@:80/"]
-HOSTILE_URLS = [
-    *HOSTLESS_URLS,
-    "http://[",
-    "http://[::1",
-    "http://127.0.0.1:x/",
-    "http://127.0.0.1:-1/",
-    "http://127.0.0.1:0/",
-    "http://127.0.0.1:65536/",
-    "http://127.0.0.1:99999999999999999999/",
-    "http://127.0.0.1\t/",
-    "http://127.0.0.1 /",
-    "http://\udc80/",
-    "http://" + "a" * 70 + "/",
-    "http://127.0.0.1:1/" + "a" * 70_000,
-    "http://\u00ad/",
-    "http://xn--/",
-]
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: ascii(url)[:30])
@@ -590,9 +748,12 @@ async def test_schemes(server: FaultyServer, tmp_path: Path) -> None:
             receiver = MemoryReceiver()
             await fetcher.fetch(Request(url), receiver)
             assert bytes(receiver.data) == DATA
+            assert (await fetcher.ask(Request(url))).length == len(DATA)
         for url in (f"file://{tmp_path}/a", "ftp://127.0.0.1/a", "a", "", "httpx://127.0.0.1/"):
             with pytest.raises(NotThere):
                 await fetcher.fetch(Request(url), MemoryReceiver())
+            with pytest.raises(NotThere):
+                await fetcher.ask(Request(url))
 
 
 async def test_whole_body_without_an_end() -> None:

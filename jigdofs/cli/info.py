@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
+import contextlib
 import logging
 import os
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jigdofs.check_urls import UrlReport
 from jigdofs.cli import options
+from jigdofs.cli.json_text import json_text
 from jigdofs.cli.parser import Parser
+from jigdofs.cli.url_report import ask_all, line, told
 from jigdofs.config import CacheOptions
-from jigdofs.errors import EXIT_OK, JigdofsError, leaf_of, printable
+from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, leaf_of
 from jigdofs.format.part import Part
 from jigdofs.load import LoadedImage
 from jigdofs.parts.cache import Cache
@@ -23,6 +26,8 @@ from jigdofs.parts.presence import present_bytes
 
 _EPILOG = """\
 Fetches the .jigdo and its template if need be, and no part. With --json, sizes are in bytes.
+With --check-urls every location of every part is asked whether the part is there, with the right
+length; the exit code is 1 if one is dead.
 """
 
 
@@ -31,6 +36,9 @@ def add_arguments(parser: Parser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file")
     parser.add_argument("--json", action="store_true", help="print one JSON array, an object per image")
+    parser.add_argument(
+        "--check-urls", action="store_true", help="ask all locations of all parts, and tell the dead ones"
+    )
     options.add_input(parser)
     parser.set_defaults(image="all")
     options.add_cache(parser)
@@ -39,7 +47,7 @@ def add_arguments(parser: Parser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """What there is to say about one image; every size is in bytes."""
+    """What there is to say about one image; every size is in bytes, the share of 1; None is not asked for."""
 
     name: str
     jigdo: str
@@ -52,12 +60,14 @@ class ImageReport:
     parts: int
     distinct_parts: int
     bytes_in_parts: int
+    share_in_parts: float
     bytes_in_template: int
     cached_parts: int
     cached_bytes: int
     parts_without_location: int
     labels: dict[str, int]
     mirrors: dict[str, int]
+    urls: UrlReport | None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,8 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             print(f"jigdofs: {leaf}", file=sys.stderr)
             code = leaf.exit_code
+    if code == EXIT_OK and any(report.urls is not None and report.urls.dead_locations for report in reports):
+        code = EXIT_UNAVAILABLE
     if arguments.json:
-        print(json.dumps([_printable(asdict(report)) for report in reports], indent=2))
+        print(json_text([_as_dict(report) for report in reports]))
     elif reports:
         print("\n\n".join(map(_text, reports)))
     return code
@@ -87,20 +99,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _collect(arguments: argparse.Namespace, source: str) -> list[ImageReport]:
     from jigdofs.cli.progress import template_progress
-    from jigdofs.wiring import load_images
+    from jigdofs.wiring import load_images, open_fetcher
 
     inputs = options.input_options(arguments, [source])
     cache_options: CacheOptions | None = options.cache_options(arguments)
     fetch = options.fetch_options(arguments)
-    with template_progress() as progress:
-        async with load_images(inputs, cache_options, fetch, progress) as (images, cache):
-            return [_report(image, cache, inputs.mirrors) for image in images]
+    async with contextlib.AsyncExitStack() as stack:
+        with template_progress() as progress:
+            images, cache = await stack.enter_async_context(
+                load_images(inputs, cache_options, fetch, progress)
+            )
+        fetcher = await stack.enter_async_context(open_fetcher(fetch))
+        reports = []
+        for image in images:
+            locator = Locator(image.description, inputs.mirrors, image.directory)
+            urls = None
+            if arguments.check_urls:
+                urls = await ask_all(image.layout, locator, image.source, fetcher, fetch)
+            reports.append(_report(image, locator, cache, urls))
+        return reports
 
 
-def _report(image: LoadedImage, cache: Cache | None, mirrors: dict[str, tuple[str, ...]]) -> ImageReport:
+def _report(image: LoadedImage, locator: Locator, cache: Cache | None, urls: UrlReport | None) -> ImageReport:
     layout = image.layout
     distinct = layout.distinct_parts()
-    locator = Locator(image.description, mirrors, image.directory)
     by_mirror: collections.Counter[str] = collections.Counter()
     nowhere = 0
     for checksum in distinct:
@@ -109,6 +131,7 @@ def _report(image: LoadedImage, cache: Cache | None, mirrors: dict[str, tuple[st
         nowhere += not found
     cached = _cached(list(distinct.values()), cache)
     present = present_bytes((part for _, part in layout.parts()), cache.present) if cache is not None else 0
+    in_parts = layout.length - layout.raw_length
     sums = dict(image.section.image_sums)
     sums |= {info.checksum.algorithm.short_name: info.checksum.hex for info in image.infos}
     return ImageReport(
@@ -122,13 +145,15 @@ def _report(image: LoadedImage, cache: Cache | None, mirrors: dict[str, tuple[st
         generator=image.description.generator,
         parts=sum(1 for _ in layout.parts()),
         distinct_parts=len(distinct),
-        bytes_in_parts=layout.length - layout.raw_length,
+        bytes_in_parts=in_parts,
+        share_in_parts=round(in_parts / layout.length, 4) if layout.length else 0.0,
         bytes_in_template=layout.raw_length,
         cached_parts=cached,
         cached_bytes=present,
         parts_without_location=nowhere,
         labels=image.description.labels(),
         mirrors=dict(by_mirror),
+        urls=urls,
     )
 
 
@@ -138,19 +163,19 @@ def _cached(parts: list[Part], cache: Cache | None) -> int:
     return 0 if cache is None else len(cache.present(map(cache_key, parts)))
 
 
-def _printable(value: Any) -> Any:
-    """Make names fit for JSON: lone surrogates are no text."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(inner) for key, inner in value.items()}
-    return value
+def _as_dict(report: ImageReport) -> dict[str, Any]:
+    """Return what JSON takes; locations only where they were asked."""
+    values = asdict(report)
+    if report.urls is None:
+        del values["urls"]
+    return values
 
 
 def _text(report: ImageReport) -> str:
     """Write a report for people."""
     share = 100 * report.cached_bytes / report.bytes_in_parts if report.bytes_in_parts else 100
     occurrences = f" in {report.parts} places" if report.parts != report.distinct_parts else ""
+    in_parts = f"{_bytes(report.bytes_in_parts)} of the image ({100 * report.share_in_parts:.2f} %)"
     template = (
         f"{report.template}, {_bytes(report.template_size)}, format {report.template_version},"
         f" holds {_bytes(report.bytes_in_template)} of the image"
@@ -161,14 +186,16 @@ def _text(report: ImageReport) -> str:
         *((name, digest) for name, digest in report.checksums.items()),
         ("jigdo", report.jigdo + (f", written by {report.generator}" if report.generator else "")),
         ("template", template),
-        ("parts", f"{report.distinct_parts}{occurrences}, {_bytes(report.bytes_in_parts)} of the image"),
+        ("parts", f"{report.distinct_parts}{occurrences}, {in_parts}"),
         ("cached", f"{report.cached_parts} parts, {_bytes(report.cached_bytes)} ({share:.0f} %)"),
         *(("label", f"{label} ({count} parts)") for label, count in report.labels.items()),
         *(("mirror", f"{mirror} ({count} parts)") for mirror, count in report.mirrors.items()),
     ]
     if report.parts_without_location:
         lines.append(("nowhere", f"{report.parts_without_location} parts; name a --mirror for their label"))
-    return "\n".join(f"{name + ':':<10}{printable(text)}" for name, text in lines)
+    if report.urls is not None:
+        lines += told(report.urls)
+    return "\n".join(map(line, lines))
 
 
 def _bytes(number: int) -> str:

@@ -54,8 +54,24 @@ def showing(name: str, total: int, done: Callable[[], int], *, quiet: bool = Fal
     if quiet or not sys.stderr.isatty():
         yield
         return
+    with _following(transfer_bars(), name, total, done):
+        yield
+
+
+@contextlib.contextmanager
+def counting(name: str, total: int, done: Callable[[], int], *, quiet: bool = False) -> Iterator[None]:
+    """Show how many things are done, if somebody watches; the arguments are those of `showing`."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with _following(count_bars(), name, total, done):
+        yield
+
+
+@contextlib.contextmanager
+def _following(bars: Any, name: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+    """Move a bar from a thread of its own."""
     ended = threading.Event()
-    bars = transfer_bars()
     task = bars.add_task(printable(name), total=total)
 
     def follow() -> None:
@@ -89,6 +105,38 @@ def transfer_bars() -> Any:
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def count_bars() -> Any:
+    """Return bars with numbers, rate and time left, on stderr; they vanish in the end."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """How many a second."""
+
+        def render(self, task: Task) -> Text:
+            """Write the rate, once it is known."""
+            return Text("?/s" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

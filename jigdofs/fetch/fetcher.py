@@ -72,6 +72,12 @@ class Fetcher(Protocol):
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Get a file or the rest of it; raise `FetchError`."""
 
+    async def ask(self, request: Request) -> Answer:
+        """Tell what is known of a whole file without getting it; raise `FetchError` where `fetch` would.
+
+        Of the request, the URL and what it says of the length count.
+        """
+
 
 class SchemeFetcher:
     """Choose a fetcher by the form of the URL.
@@ -87,12 +93,18 @@ class SchemeFetcher:
 
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Pass the request on; raise `FetchError` for any other scheme."""
-        if request.url.startswith("/"):
-            await self._file.fetch(request, receiver)
-        elif is_http(request.url):
-            await self._http.fetch(request, receiver)
-        else:
-            raise NotThere(request.url, "only http:, https: and local files can be fetched")
+        await self._chosen(request.url).fetch(request, receiver)
+
+    async def ask(self, request: Request) -> Answer:
+        """Pass the question on; raise `FetchError` for any other scheme."""
+        return await self._chosen(request.url).ask(request)
+
+    def _chosen(self, url: str) -> Fetcher:
+        if url.startswith("/"):
+            return self._file
+        if is_http(url):
+            return self._http
+        raise NotThere(url, "only http:, https: and local files can be fetched")
 
 
 class MemoryReceiver:

@@ -49,6 +49,11 @@ class FileFetcher:
                 # closing may ask the filesystem, which may be our own: never in the event loop
                 await trio.to_thread.run_sync(file.close, abandon_on_cancel=True)
 
+    async def ask(self, request: Request) -> Answer:
+        """Tell how long a file is that could be read; raise `FetchError`."""
+        size = await self._in_thread(request, partial(_size, request))
+        return Answer(length=size, url=request.url)
+
     async def _in_thread(self, request: Request, work: Callable[[], T]) -> T:
         with trio.move_on_after(self._stall_timeout_s):
             return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
@@ -110,6 +115,12 @@ def _open(request: Request) -> tuple[int, int]:
         os.close(fd)
         raise WrongContent(request.url, problem)
     return fd, status.st_size
+
+
+def _size(request: Request) -> int:
+    fd, size = _open(request)
+    os.close(fd)
+    return size
 
 
 def _read(url: str, fd: int, offset: int) -> bytes:

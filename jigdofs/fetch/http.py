@@ -11,11 +11,8 @@ Invariants of this file:
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import re
 import ssl
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 
@@ -26,11 +23,10 @@ import trio
 from jigdofs.config import FetchOptions
 from jigdofs.errors import FetchError, MirrorTrouble, NotThere, WrongContent
 from jigdofs.fetch.fetcher import Answer, Receiver, Request
+from jigdofs.fetch.http_header import Header, judge
 from jigdofs.fetch.url import without_credentials
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
-_MAX_RETRY_AFTER_S = 3600.0
-_NOT_THERE = {401, 403, 404, 410, 451}  # this file is not for us here; others may be
+_NO_HEAD = {405, 501}
 _KEEPALIVE_S = 30.0
 _READ_BYTES = 512 << 10
 
@@ -73,22 +69,6 @@ class HttpFetcher:
 
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Get a file or the rest of it; raise `FetchError`."""
-        url = without_credentials(request.url)
-        try:
-            await self._fetch(request, receiver)
-        except FetchError:
-            raise
-        except httpx.TimeoutException as error:
-            kind = "connection" if isinstance(error, httpx.ConnectTimeout) else "bytes"
-            raise MirrorTrouble(url, f"timed out waiting for a {kind}".replace("a bytes", "bytes")) from None
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise MirrorTrouble(url, _reason(error)) from None
-        except (httpx.InvalidURL, httpx.CookieConflict, ValueError, OverflowError) as error:
-            raise NotThere(url, f"is no valid URL: {error}") from None
-        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise MirrorTrouble(url, _reason(error)) from None
-
-    async def _fetch(self, request: Request, receiver: Receiver) -> None:
         headers = {}
         if request.offset:
             headers["Range"] = f"bytes={request.offset}-"
@@ -96,24 +76,45 @@ class HttpFetcher:
             headers["If-None-Match"] = request.etag
         elif request.last_modified:
             headers["If-Modified-Since"] = request.last_modified
-        outgoing = self._client.build_request("GET", request.url, headers=headers)
+        with _own_errors(request.url):
+            async with self._answer("GET", request.url, headers) as response:
+                await self._take(request, response, receiver)
+
+    async def ask(self, request: Request) -> Answer:
+        """Tell what `fetch` would be told before the body, which is left where it is; raise `FetchError`.
+
+        A server that refuses HEAD is asked for the first byte instead.
+        """
+        with _own_errors(request.url):
+            async with self._answer("HEAD", request.url, {}) as response:
+                if response.status_code not in _NO_HEAD:
+                    return judge(request, _header(response), asking=True)
+            async with self._answer("GET", request.url, {"Range": "bytes=0-0"}) as response:
+                if response.status_code == 206:
+                    await self._drain(response)
+                return judge(request, _header(response), asking=True)
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """Ask, follow redirects, and have the last answer open; its body is read already if it is no file."""
+        outgoing = self._client.build_request(method, url, headers=headers)
         for _ in range(self._options.max_redirects + 1):
             _check_host(outgoing.url)
             response = await self._send(outgoing)
             try:
                 following = response.next_request
-                if response.status_code not in (200, 206):
+                if method == "HEAD" or response.status_code not in (200, 206):
                     await self._drain(response)
                 if following is None:
-                    await self._take(request, response, receiver)
+                    yield response
                     return
-                _check_redirect(request, outgoing, following)
+                _check_redirect(url, outgoing, following)
                 outgoing = following
             finally:
                 await response.aclose()
-        raise MirrorTrouble(
-            without_credentials(request.url), f"more than {self._options.max_redirects} redirects"
-        )
+        raise MirrorTrouble(without_credentials(url), f"more than {self._options.max_redirects} redirects")
 
     async def _send(self, outgoing: httpx.Request) -> httpx.Response:
         """Send a request and return its answer's header; a header that drips in is given up.
@@ -135,7 +136,7 @@ class HttpFetcher:
     async def _drain(self, response: httpx.Response) -> None:
         """Read a small body that is of no use, so that the connection can be used again."""
         length = response.headers.get("Content-Length", "")
-        empty = response.status_code in (204, 304)
+        empty = response.status_code in (204, 304) or response.request.method == "HEAD"
         if empty or (length.isascii() and length.isdigit() and len(length) < 6):
             with trio.move_on_after(self._options.stall_timeout_s):
                 async with contextlib.aclosing(_raw(response)) as body:
@@ -144,8 +145,9 @@ class HttpFetcher:
 
     async def _take(self, request: Request, response: httpx.Response, receiver: Receiver) -> None:
         """Judge the header, then pass the body on."""
-        url = without_credentials(str(response.url))
-        answer = _judge(request, response, url)
+        header = _header(response)
+        url = header.url
+        answer = judge(request, header)
         await receiver.begin(answer)
         if answer.not_modified:
             return
@@ -165,6 +167,30 @@ class HttpFetcher:
                     break  # the end may never come; the checksum decides
         if request.length is not None and received != request.length:
             raise MirrorTrouble(url, f"ended after {received} of {request.length} bytes")
+
+
+@contextlib.contextmanager
+def _own_errors(requested: str) -> Iterator[None]:
+    """Turn whatever the libraries raise into a `FetchError`."""
+    url = without_credentials(requested)
+    try:
+        yield
+    except FetchError:
+        raise
+    except httpx.TimeoutException as error:
+        kind = "a connection" if isinstance(error, httpx.ConnectTimeout) else "bytes"
+        raise MirrorTrouble(url, f"timed out waiting for {kind}") from None
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        raise MirrorTrouble(url, _reason(error)) from None
+    except (httpx.InvalidURL, httpx.CookieConflict, ValueError, OverflowError) as error:
+        raise NotThere(url, f"is no valid URL: {error}") from None
+    except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise MirrorTrouble(url, _reason(error)) from None
+
+
+def _header(response: httpx.Response) -> Header:
+    url = without_credentials(str(response.url))
+    return Header(response.status_code, response.reason_phrase, response.headers, url)
 
 
 def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -198,76 +224,20 @@ class _Pace:
         return ""
 
 
-def _judge(request: Request, response: httpx.Response, url: str) -> Answer:
-    """Decide from status and header whether the body can be what was asked for; raise if not."""
-    status = response.status_code
-    etag = _validator(response.headers.get("ETag", ""))
-    modified = _validator(response.headers.get("Last-Modified", ""))
-    if status == 304 and (request.etag or request.last_modified):
-        return Answer(not_modified=True, url=url, etag=etag, last_modified=modified)
-    if status in _NOT_THERE:
-        raise NotThere(url, f"{status} {response.reason_phrase}")
-    if status == 416:
-        raise WrongContent(url, "is shorter than what was received already (416)")
-    if status not in (200, 206):
-        raise MirrorTrouble(url, f"{status} {response.reason_phrase}", retry_after_s=_retry_after_s(response))
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise WrongContent(url, f"comes encoded as {encoding}, which was not asked for")
-    offset = _body_offset(request, response, url) if status == 206 else 0
-    length = response.headers.get("Content-Length", "")
-    total = offset + int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
-    if total is not None:
-        if request.length is not None and total != request.length:
-            raise WrongContent(url, f"has {total} bytes instead of {request.length}")
-        if total > request.max_length:
-            raise WrongContent(url, f"has {total} bytes, more than {request.max_length}")
-    return Answer(offset=offset, length=total, url=url, etag=etag, last_modified=modified)
-
-
-def _validator(text: str) -> str:
-    """Return a validator that can be sent back as it is, or ""."""
-    return text if text.isascii() and text.isprintable() and len(text) < 256 else ""
-
-
-def _body_offset(request: Request, response: httpx.Response, url: str) -> int:
-    """Read Content-Range; anything but exactly the rest that was asked for is wrong content."""
-    text = response.headers.get("Content-Range", "")
-    match = _CONTENT_RANGE.fullmatch(text.strip())
-    if match is None or not request.offset or int(match[1]) != request.offset:
-        raise WrongContent(url, f"answers with another range than asked for (`{text[:60]}')")
-    total = None if match[3] == "*" else int(match[3])
-    if total is not None and request.length is not None and total != request.length:
-        raise WrongContent(url, f"has {total} bytes instead of {request.length}")
-    return request.offset
-
-
 def _check_host(url: httpx.URL) -> None:
     """Refuse a URL that names nobody: httpcore would ask whatever listens on port 80 of this machine."""
     if not url.host or url.port == 0:
         raise NotThere(without_credentials(str(url)), "names no host that could be asked")
 
 
-def _check_redirect(request: Request, outgoing: httpx.Request, following: httpx.Request) -> None:
+def _check_redirect(url: str, outgoing: httpx.Request, following: httpx.Request) -> None:
     target = following.url
     if target.scheme not in ("http", "https"):
-        raise WrongContent(without_credentials(request.url), f"redirects to a {target.scheme}: URL")
+        raise WrongContent(without_credentials(url), f"redirects to a {target.scheme}: URL")
     if outgoing.url.scheme == "https" and target.scheme == "http":
         raise WrongContent(
-            without_credentials(request.url), f"redirects from https to {without_credentials(str(target))}"
+            without_credentials(url), f"redirects from https to {without_credentials(str(target))}"
         )
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """Read Retry-After: seconds or a date (RFC 9110 10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return min(float(text), _MAX_RETRY_AFTER_S)
-    try:
-        date = email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(0.0, date - time.time()), _MAX_RETRY_AFTER_S)
 
 
 def _reason(error: Exception) -> str:
