@@ -1,7 +1,8 @@
 """The files that jigdo-file would look at, given the names its user gave, in the same order.
 
 Rules of this file:
-* A directory is walked in the order in which the system lists it; links found there come last of all.
+* A directory is walked in the order in which the system lists it, as jigdo-file does, unless another is
+  asked for; links found there come last of all.
 * Every file and every directory is visited once, by device and inode, under the first of its names.
 * Empty files and what is no regular file are passed over in silence; what is not there is reported.
 
@@ -46,14 +47,17 @@ class NamedFile:
         return 0 if at < 0 else at + 2
 
 
-def named_files(names: Iterable[str], skipped: Callable[[str, OSError], None]) -> Iterator[NamedFile]:
+def named_files(
+    names: Iterable[str], skipped: Callable[[str, OSError], None], *, ordered: bool = False
+) -> Iterator[NamedFile]:
     """Yield the files that names stand for.
 
     Args:
         names: of files and directories, as typed.
         skipped: told the path that could not be visited, and why.
+        ordered: walk directories in the order of names, so that the same files come in the same order.
     """
-    walk = _Walk(skipped)
+    walk = _Walk(skipped, ordered=ordered)
     for name in names:
         yield from walk.visit(name)
     while walk.links:
@@ -63,7 +67,8 @@ def named_files(names: Iterable[str], skipped: Callable[[str, OSError], None]) -
 class _Walk:
     """Remember what was visited, and the links that are left for the end."""
 
-    def __init__(self, skipped: Callable[[str, OSError], None]) -> None:
+    def __init__(self, skipped: Callable[[str, OSError], None], *, ordered: bool) -> None:
+        self._ordered = ordered
         self.links: deque[str] = deque()
         self._skipped = skipped
         self._seen: set[tuple[int, int]] = set()
@@ -79,7 +84,8 @@ class _Walk:
             try:
                 status = os.stat(path)
                 if stat.S_ISDIR(status.st_mode) and self._is_new(status):
-                    pending += reversed(_listed(path))
+                    found = _listed(path)
+                    pending += reversed(sorted(found) if self._ordered else found)
             except OSError as error:
                 self._skipped(path, error)
                 continue

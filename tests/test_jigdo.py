@@ -263,7 +263,6 @@ def test_includes_split_the_file() -> None:
         ("[Servers]\n=u\n", 2, "no label"),
         ("[Servers]\na#b=u\n", 2, "no label"),
         ("[Servers]\na]=u\n", 2, "no label"),
-        ("[Image]\nTemplate-MD5Sum=\n", 2, "Template-MD5Sum"),
         ("[Image]\nTemplate-SHA256Sum=x\n", 2, "Template-SHA256Sum"),
         ("[Jigdo]\nVersion=3.0\n", 2, "upgrade"),
         ("[Jigdo]\nVersion=99999999999999999999\n", 2, "upgrade"),

@@ -66,10 +66,19 @@ def test_after_z_comes_aa() -> None:
 
 
 def test_automatic_labels_avoid_all_others() -> None:
-    """No automatic label is one of --label, of --uri or of a merged .jigdo."""
-    labels = _labels((("A", "other"),), (("B", URL), ("D", URL)), ("tree",), ("C",))
-    assert labels.location("tree//x") == "E:x"
+    """No automatic label is one of --label or of a merged .jigdo, nor a --uri that a --label needs."""
+    labels = _labels((("A", "other"),), (("A", "B:x/"), ("B", URL), ("D", URL)), ("tree",), ("C",))
+    assert labels.location("tree//x") == "D:x"
     assert labels.location("other//x") == "A:x"
+
+
+def test_a_uri_of_an_automatic_label() -> None:
+    """A --uri for a label that was handed out in a run before is used where it is handed out again."""
+    trees = ("one", "two")
+    labels = _labels((), (("A", URL), ("B", "http://b/")), trees)
+    assert [labels.location(f"{tree}//x") for tree in trees] == ["A:x", "B:x"]
+    assert labels.servers() == (("A", URL), ("B", "http://b/"))
+    assert labels.unused() == ()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 Rules of this file:
 * What a label stands for ends at the last `//` of a path; without one it is `/` or the current directory.
 * Directories are the same if their absolute, normalised names are.
-* Automatic labels are handed out on first use; none is ever one that the user, or a merged .jigdo, uses.
+* Automatic labels are handed out on first use; none is ever one that the user, or a merged .jigdo, uses for
+  something else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from jigdofs.format import words
 
 _SCHEMES = frozenset(["http", "https", "ftp", "file"])
 _UNWRITABLE = re.compile(r"[\[\]#=: \t\x00-\x1f\x7f]")
+_LEADS_ON = re.compile("https?://[^/]|file:|[^/:]+:(?!//)")
+"""A URL, a local file, or a label."""
 _WHOLE_PREFIX_ENDS = ("/", ":", "=", "?", "&")
 
 
@@ -70,16 +73,20 @@ class Labels:
         self._named: dict[str, tuple[str, str]] = {}  # absolute directory -> label, directory as typed
         for label, directory in labels:
             self._named.setdefault(_absolute(directory), (label, directory))
-        self._name_the_tree(operands, {label for label, _ in labels})
+        defined = {label for label, _ in labels}
+        targets = {target for label in self._uris for target in self._targets(label)}
+        homeless = [label for label in self._uris if label not in defined | targets]
+        self._name_the_tree(operands, homeless)
         self._automatic: dict[str, str] = {}  # absolute directory -> label
-        taken = {*taken, *self._given}
+        # whom an earlier run told of `A=file:` gives a --uri for A the next time
+        meant = {label for label in homeless if re.fullmatch("[A-Z]+", label)}
+        meant -= {label for label, _ in self._named.values()}
+        taken = {*taken, *(self._given.keys() - meant)}
         self._free = (label for label in _automatic_labels() if label not in taken)
         self._used: dict[str, dict[str, str]] = {}  # label -> absolute directory -> as typed
 
-    def _name_the_tree(self, operands: Collection[str], defined: Collection[str]) -> None:
+    def _name_the_tree(self, operands: Collection[str], homeless: list[str]) -> None:
         """Give the one label that has a URL but no directory to the one tree that has no label."""
-        targets = {target for label in self._uris for target in self._targets(label)}
-        homeless = [label for label in self._uris if label not in defined and label not in targets]
         if len(homeless) != 1 or len(operands) != 1:
             return
         (tree,) = operands
@@ -180,7 +187,9 @@ def _check(label: str) -> None:
 
 def _doubts(label: str, value: str) -> Iterator[str]:
     prefix = _first_word(value)
-    if prefix and not prefix.endswith(_WHOLE_PREFIX_ENDS):
+    if prefix and not _LEADS_ON.match(prefix):
+        yield f"--uri {label}={value}: is no http: or https: URL; it means what lies beside the .jigdo"
+    elif prefix and not prefix.endswith(_WHOLE_PREFIX_ENDS):
         yield f"--uri {label}={prefix} has no `/' at its end: {label}:x will be {prefix}x"
     typed = re.split("[ \t]", value, maxsplit=1)[0]
     if prefix != typed and value[0] not in "\"'":

@@ -76,7 +76,7 @@ def merge_jigdo(
 
     Args:
         description: what is to be added. Of its parts those whose checksum is listed already are not;
-            of its servers those are that the added parts need.
+            of its servers those are that any part needs then.
         into: the .jigdo that is there, gzipped or not.
         source: its name, for messages.
         image_section: add [Image], or fill in a checksum that is left empty in one.
@@ -94,7 +94,9 @@ def merge_jigdo(
     known = {key for key, _ in merged.parts}
     added = [part for part in description.parts if part[0].base64 not in known]
     if servers_section:
-        merged.add_servers(_needed(description.servers, (location for _, location in added)))
+        known_locations = (_first_word(value) for _, value in merged.parts)
+        new_locations = (location for _, location in added)
+        merged.add_servers(_needed(description.servers, [*known_locations, *new_locations]))
     merged.parts += part_entries(added)
     merged.sections[-1].end_with_blank()
     lines = [line for section in merged.sections for line in section.text()]

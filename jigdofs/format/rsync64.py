@@ -47,7 +47,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Rsync64:
-    """A sum over a window of bytes: two 32-bit halves, both starting at 0."""
+    """A sum over bytes: two 32-bit halves, both starting at 0."""
 
     __slots__ = ("hi", "lo")
 
@@ -57,18 +57,13 @@ class Rsync64:
         self.update(data)
 
     def update(self, data: bytes) -> None:
-        """Append bytes to the window."""
+        """Append bytes."""
         lo, hi = self.lo, self.hi
         for byte in data:
             lo += TABLE[byte]
             hi += lo
         self.lo = lo & _MASK
         self.hi = hi & _MASK
-
-    def remove_front(self, byte: int, length: int) -> None:
-        """Drop the first byte of a window of `length` bytes (counted before it is dropped)."""
-        self.lo = (self.lo - TABLE[byte]) & _MASK
-        self.hi = (self.hi - length * TABLE[byte]) & _MASK
 
     def digest(self) -> bytes:
         """Return the eight bytes that stand in a template."""

@@ -94,7 +94,8 @@ def _public_packages() -> str:
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     directory.chmod(0o755)
     shutil.copytree(_REPOSITORY / "jigdofs", directory / "jigdofs")
-    for name in _needed("jigdofs", set()) - {"jigdofs"}:
+    # numpy is an extra of ours, and so among nobody's requirements
+    for name in (_needed("jigdofs", set()) | {"numpy"}) - {"jigdofs"}:
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
             source = Path(str(distribution.locate_file(top)))
