@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jigdofs.cli import getopt_long, jigdo_file
+from jigdofs.cli import as_jigdo_file, getopt_long, jigdo_file
 from jigdofs.cli.getopt_long import Option, Takes, Word
 from jigdofs.cli.jigdo_file import Names
 from jigdofs.cli.parser import Parser
@@ -147,7 +147,7 @@ def test_files(argv: list[str], files: list[str], monkeypatch: pytest.MonkeyPatc
 def read(argv: list[str]) -> jigdo_file.JigdoFileOptions:
     parser = Parser("jigdofs test", "A test.")
     jigdo_file.add_arguments(parser)
-    arguments = parser.parse_args(jigdo_file.permuted(parser, argv, abbreviate=False))
+    arguments = parser.parse_args(as_jigdo_file.permuted(parser, argv, abbreviate=False))
     assert isinstance(arguments, argparse.Namespace)
     return jigdo_file.options(arguments)
 

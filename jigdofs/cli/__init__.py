@@ -9,7 +9,7 @@ import sys
 from typing import Protocol, cast
 
 from jigdofs import __version__
-from jigdofs.cli import jigdo_file
+from jigdofs.cli import as_jigdo_file, jigdo_file
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
@@ -27,6 +27,7 @@ VERBS = {
     "umount": "end a mount",
     "download": "build whole images, without questions, from what is here and from mirrors",
     "info": "tell what is in a .jigdo and what of it is here already",
+    "make-template": "write the .jigdo and .template of an image, given the files that are in it",
     "make-image": "build an image from local files and old images alone (as jigdo-file does)",
     "scan": "compute checksums of local files now, so that later runs need not",
     "list-template": "list where every byte of an image comes from (as jigdo-file does)",
@@ -41,6 +42,7 @@ ALIASES = {
     "ls": "list-template",
     "md5": "md5sum",
     "mi": "make-image",
+    "mt": "make-template",
     "pm": "print-missing",
     "pma": "print-missing-all",
     "sc": "scan",
@@ -147,12 +149,12 @@ def _dispatch(argv: list[str]) -> int:
 
 def _as_jigdo_file(argv: list[str]) -> int:
     """Do as jigdo-file does: the command may stand anywhere among the options."""
-    line = jigdo_file.command_line(argv)
-    verb = jigdo_file.VERBS.get(line.command or "", "")
+    line = as_jigdo_file.command_line(argv)
+    verb = as_jigdo_file.VERBS.get(line.command or "", "")
     if line.wants_version:
-        print(jigdo_file.version())
+        print(as_jigdo_file.version())
     if line.wants_help and verb not in VERBS:
-        print(jigdo_file.usage(VERBS), end="")
+        print(as_jigdo_file.usage(VERBS), end="")
     if line.wants_version or (line.wants_help and verb not in VERBS):
         return EXIT_OK
     if line.command is None:
@@ -168,8 +170,8 @@ def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
     module = cast(Verb, importlib.import_module(f"jigdofs.cli.{verb.replace('-', '_')}"))
     parser = Parser(prog=prog, description=VERBS[verb].capitalize() + ".")
     module.add_arguments(parser)
-    if verb in jigdo_file.COMMANDS:
-        return module.run(parser.parse_args(jigdo_file.permuted(parser, rest, abbreviate=abbreviate)))
+    if verb in as_jigdo_file.COMMANDS:
+        return module.run(parser.parse_args(as_jigdo_file.permuted(parser, rest, abbreviate=abbreviate)))
     return module.run(parser.parse_intermixed_args(rest))
 
 

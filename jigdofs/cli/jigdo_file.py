@@ -24,35 +24,16 @@ import enum
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from jigdofs.cli import getopt_long
-from jigdofs.cli.getopt_long import Option, Takes, Word
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import InputError, UsageError, printable
 from jigdofs.format.checksum import Algorithm
 
 PROGRAM = "jigdo-file"
-VERSION = "0.8.0"
-"""The version of jigdo-file whose ways these are; jigdo-lite and scripts ask for it."""
-COMMANDS = {
-    "make-template": ("mt",),
-    "make-image": ("mi",),
-    "print-missing": ("pm",),
-    "print-missing-all": ("pma",),
-    "verify": ("ver",),
-    "scan": ("sc",),
-    "list-template": ("ls",),
-    "md5sum": ("md5",),
-    "sha256sum": ("sha256",),
-}
-"""The commands of jigdo-file and their short names; those that are verbs here can be run."""
-VERBS = {short: verb for verb, shorts in COMMANDS.items() for short in (verb, *shorts)}
-"""Every name of a command -> the verb."""
-
 STDIN = "-"
 _COPY_BYTES = 1 << 20
 _MIN_LENGTH = 256  # jigdo-file silently takes no less
@@ -169,7 +150,7 @@ def add_arguments(parser: Parser, *, shown: Collection[str] = (), files_help: st
     add.switch("force", "-f", "--force", "--no-force", help="overwrite what exists")
     add.switch("hex", "--hex", "--no-hex", help="write checksums in hexadecimal, not base64")
     add.values("label", "--label", metavar="LABEL=DIR", help="name parts below DIR by this label")
-    add.values("uri", "--uri", metavar="LABEL=URL", help="let the label stand for this URL first; repeatable")
+    add.values("uri", "--uri", metavar="LABEL=URL", help="let the label stand for this URL; repeatable")
     _add_cache(add)
     _add_make_template(add)
     add.flag("debug", "--debug", nargs="?")
@@ -194,16 +175,26 @@ def _add_make_template(add: _Adder) -> None:
         *("-C", "--checksum-algorithm"),
         choices=[algorithm.short_name for algorithm in Algorithm],
         default=Algorithm.MD5.short_name,
-        help="the checksum to use",
+        help="checksum of the parts (md5)",
     )
-    add.value("min_length", "--min-length", type=_size, default=1024, metavar="BYTES", help="shortest part")
+    shortest = "shortest part (1024; not below 256)"
+    add.value("min_length", "--min-length", type=_size, default=1024, metavar="BYTES", help=shortest)
     add.value("block_size", "--checksum-block-size", "--md5-block-size", type=_size, default=131017)
     add.switch("greedy_matching", "--greedy-matching", "--no-greedy-matching", default=True)
-    add.switch("image_section", "--image-section", "--no-image-section", default=True)
-    add.switch("servers_section", "--servers-section", "--no-servers-section", default=True)
+    for name in ("image", "servers"):
+        section = f"{name}-section"
+        add.switch(
+            f"{name}_section",
+            f"--{section}",
+            f"--no-{section}",
+            default=True,
+            off_help=f"write no [{name.capitalize()}]",
+        )
     add.switch("bzip2", "--bzip2", "--gzip", help="compress with bzip2, not zlib")
+    level_help = {1: "compress fast; -0 not at all", 9: "compress well (this is what is done)"}
     for level in range(10):
-        add.flag("level", f"-{level}", action="store_const", const=level, default=9, help="compress so much")
+        text = level_help.get(level, "")
+        add.flag("level", f"-{level}", action="store_const", const=level, default=9, help=text)
 
 
 class _Adder:
@@ -226,11 +217,19 @@ class _Adder:
         """Add an option that may be given several times."""
         self.flag(name, *options, help=help, action="append", default=[], metavar=metavar)
 
-    def switch(self, name: str, on: str, *options: str, default: bool = False, help: str = "") -> None:  # noqa: A002
+    def switch(
+        self,
+        name: str,
+        on: str,
+        *options: str,
+        default: bool = False,
+        help: str = "",  # noqa: A002
+        off_help: str = "",
+    ) -> None:
         """Add an option, perhaps with a short name, and last the one that takes it back."""
         *others, off = options
         self.flag(name, on, *others, help=help, action="store_true", default=default)
-        self.flag(name, off, action="store_false", default=default)
+        self.flag(name, off, help=off_help, action="store_false", default=default)
 
 
 def _size(text: str) -> int:
@@ -326,7 +325,8 @@ def require_names(found: Names, *wanted: str) -> tuple[str, ...]:
     missing = [name for name in wanted if getattr(found, name) is None]
     if missing:
         which = " and ".join(f"--{name}" for name in missing)
-        raise UsageError(f"give {which}: there is nothing to deduce it from")
+        one = "; the others are deduced from one of them" if len(missing) > 1 else ""
+        raise UsageError(f"give {which}: there is nothing to deduce it from{one}")
     return tuple(getattr(found, name) for name in wanted)
 
 
@@ -369,7 +369,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
         InputError: it cannot be opened or is a directory.
     """
     try:
-        file = _copied(sys.stdin.buffer) if name == STDIN else open(name, "rb")  # noqa: SIM115
+        file = stdin_copy() if name == STDIN else open(name, "rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from error
     with file:
@@ -379,11 +379,12 @@ def opened(name: str) -> Iterator[BinaryIO]:
             raise InputError(f"{name}: {error.strerror}") from error
 
 
-def _copied(source: BinaryIO) -> BinaryIO:
+def stdin_copy() -> BinaryIO:
+    """Return a temporary file with what is left of stdin; raise `OSError`."""
     import tempfile
 
     copy = tempfile.TemporaryFile(buffering=_COPY_BYTES)  # noqa: SIM115  the caller closes it
-    while data := source.read(_COPY_BYTES):
+    while data := sys.stdin.buffer.read(_COPY_BYTES):
         copy.write(data)
     copy.seek(0)
     return cast(BinaryIO, copy)
@@ -410,94 +411,3 @@ def warn(message: str) -> None:
 def write_line(line: bytes) -> None:
     """Print a line to stdout, whatever its bytes are."""
     sys.stdout.buffer.write(line + b"\n")
-
-
-def version() -> str:
-    """Return what `jigdo-file --version` prints; jigdo-lite uses its third word."""
-    from jigdofs import __version__
-
-    return f"{PROGRAM} version {VERSION} (jigdofs {__version__})"
-
-
-def usage(verbs: Mapping[str, str]) -> str:
-    """Return what `jigdo-file --help` prints, given verb -> description."""
-    lines = [
-        f"  {verb} {' '.join(shorts)}".ljust(24) + f"{verbs[verb]}\n"
-        for verb, shorts in COMMANDS.items()
-        if verb in verbs
-    ]
-    return (
-        f"usage: {PROGRAM} COMMAND [OPTION...] [FILE...]\n\n"
-        f"This is jigdofs under the name of jigdo-file {VERSION}, with its commands and options.\n\n"
-        f"commands:\n{''.join(lines)}\n"
-        f"`{PROGRAM} COMMAND --help' tells more.\n\n"
-        "exit codes: 0 done, 1 parts are missing, 2 a checksum differs, 3 wrong usage or input.\n"
-    )
-
-
-# -- the command line --------------------------------------------------------------------------------
-
-
-class CommandLine(NamedTuple):
-    """A command line of jigdo-file, taken apart only as far as needed to find the command.
-
-    Attributes:
-        command: as typed; None if there is none.
-        rest: everything else.
-        wants_help: -h or -H is among the options.
-        wants_version: -v is.
-    """
-
-    command: str | None
-    rest: list[str]
-    wants_help: bool
-    wants_version: bool
-
-
-def command_line(argv: Sequence[str]) -> CommandLine:
-    """Find the command anywhere among the options; raise `UsageError` for an option there is not."""
-    parser = Parser(prog=PROGRAM, description="")
-    add_arguments(parser)
-    parser.add_argument("-H", "--help-all", action="store_true")
-    parser.add_argument("-v", "--version", action="store_true")
-    words = _read(parser, argv, abbreviate=True)
-    seen = {word.name for word in words}
-    command = next((word for word in words if not word.name), None)
-    rest = [word for word in words if word.name not in ("--help", "--help-all", "--version")]
-    if command is not None:
-        rest.remove(command)
-    return CommandLine(
-        command.value if command else None,
-        getopt_long.joined(rest),
-        wants_help=bool(seen & {"--help", "--help-all"}),
-        wants_version="--version" in seen,
-    )
-
-
-def permuted(parser: Parser, argv: Sequence[str], *, abbreviate: bool) -> list[str]:
-    """Put a command line into the order argparse wants; raise `UsageError` for a wrong one.
-
-    Args:
-        parser: of a verb that has the options of this module.
-        argv: without the verb.
-        abbreviate: take `--templ` for `--template`, as jigdo-file does.
-    """
-    return getopt_long.joined(_read(parser, argv, abbreviate=abbreviate))
-
-
-def _read(parser: Parser, argv: Sequence[str], *, abbreviate: bool) -> list[Word]:
-    known = {
-        text: Option(_full_name(action), _TAKES.get(action.nargs, Takes.A_VALUE))
-        for text, action in parser._option_string_actions.items()  # noqa: SLF001  argparse tells it nowhere else
-    }
-    try:
-        return getopt_long.read(argv, known, abbreviate=abbreviate)
-    except UsageError as error:
-        parser.error(str(error))
-
-
-def _full_name(action: argparse.Action) -> str:
-    return next((text for text in action.option_strings if text.startswith("--")), action.option_strings[0])
-
-
-_TAKES: dict[object, Takes] = {0: Takes.NOTHING, "?": Takes.PERHAPS_A_VALUE}

@@ -91,7 +91,7 @@ async def ask_all(
 
     directories = () if urls.is_http(source) else (os.getcwd(), _directory(source))
     check = UrlCheck(layout.distinct_parts().values(), locator, fetcher, options, directories)
-    total = await trio.to_thread.run_sync(check.count)
+    total = await trio.to_thread.run_sync(check.count, abandon_on_cancel=True)
     with counting("asking", total, lambda: check.judged, quiet=quiet):
         return await check.run()
 

@@ -90,7 +90,7 @@ class HttpFetcher:
                 if response.status_code not in _NO_HEAD:
                     return judge(request, _header(response), asking=True)
             async with self._answer("GET", request.url, {"Range": "bytes=0-0"}) as response:
-                if response.status_code == 206:
+                if response.status_code == 206 and response.headers.get("Content-Length") == "1":
                     await self._drain(response)
                 return judge(request, _header(response), asking=True)
 

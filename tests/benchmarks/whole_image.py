@@ -10,7 +10,6 @@ JSON object: seconds of whole processes, and the ratios of their medians.
 import argparse
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.delay_proxy import delayed
+from tests.benchmarks.pool import write_pool
 from tests.kit.nginx import Nginx
 
 _PROGRAM = f"{sys.executable} -m jigdofs"
-_TEMPLATE_SHARE = 8  # one byte in eight is in no part
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,7 @@ def main() -> None:
 
 
 def _build(root: Path, parts: int, size: int) -> Published:
-    """Make parts of random bytes, log-normal in size as Debian's packages are, and an image of them."""
-    chance = random.Random(1)
-    shares = [chance.lognormvariate(0, 1.8) for _ in range(parts)]
-    pool = root / "pool"
-    pool.mkdir(parents=True)
-    image = root / "image.img"
-    with image.open("wb") as file:
-        for number, share in enumerate(shares):
-            data = chance.randbytes(max(1024, int(share / sum(shares) * size)))
-            (pool / f"part{number:05}.deb").write_bytes(data)
-            file.write(data)
-            file.write(chance.randbytes(len(data) // _TEMPLATE_SHARE))
+    pool, image = write_pool(root, parts, size)
     command = ["jigdo-file", "make-template", f"--image={image}", "--label", f"Pool={pool}"]
     command += ["--no-servers-section", "-r", "quiet", f"{pool}//"]
     subprocess.run(command, check=True, capture_output=True)
