@@ -147,11 +147,16 @@ SECOND = f"{A.base64}=L:y\n".encode()
         (PLAIN.replace(b"\n", b"\r\n")[:-1], ["L:x"]),
         (b"\xef\xbb\xbf" + PLAIN, ["L:x"]),
         (b"\r\n\n  \r\n" + PLAIN, ["L:x"]),
-        (gzip.compress(PLAIN), ["L:x"]),
-        (gzip.compress(b"\xef\xbb\xbf" + PLAIN.replace(b"\n", b"\r\n")), ["L:x"]),
-        (gzip.compress(PLAIN) + gzip.compress(SECOND), ["L:x", "L:y"]),
-        (gzip.compress(PLAIN[:5]) + gzip.compress(b"") + gzip.compress(PLAIN[5:] + SECOND), ["L:x", "L:y"]),
-        (gzip.compress(PLAIN) + SECOND, ["L:x", "L:y"]),
+        (gzip.compress(PLAIN, mtime=0), ["L:x"]),
+        (gzip.compress(b"\xef\xbb\xbf" + PLAIN.replace(b"\n", b"\r\n"), mtime=0), ["L:x"]),
+        (gzip.compress(PLAIN, mtime=0) + gzip.compress(SECOND, mtime=0), ["L:x", "L:y"]),
+        (
+            gzip.compress(PLAIN[:5], mtime=0)
+            + gzip.compress(b"", mtime=0)
+            + gzip.compress(PLAIN[5:] + SECOND, mtime=0),
+            ["L:x", "L:y"],
+        ),
+        (gzip.compress(PLAIN, mtime=0) + SECOND, ["L:x", "L:y"]),
         (PLAIN.replace(b"L:x", b"'L:Date Preferences\r'"), ["L:Date Preferences\r"]),
         (PLAIN.replace(b"L:x", b"'L:Date\rPreferences\r'\r"), ["L:Date\rPreferences\r"]),
         (PLAIN.replace(b"L:x", b"L:a\rb\r\r"), ["L:a\rb\r"]),
@@ -169,7 +174,7 @@ SECOND = f"{A.base64}=L:y\n".encode()
         (b"[comment]\n;\n" + PLAIN + b"[parts]\n" + SECOND + b"[Unknown thing]\nwhatever\n", ["L:x"]),
         (PLAIN + b"#" + SECOND + b"  # " + SECOND, ["L:x"]),
         (b"", []),
-        (gzip.compress(b""), []),
+        (gzip.compress(b"", mtime=0), []),
     ],
 )
 def test_envelopes_and_lines(data: bytes, expected: list[str]) -> None:
