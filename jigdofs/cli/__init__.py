@@ -93,13 +93,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has enough; keep the interpreter from complaining at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has enough
         return EXIT_OK
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         print(f"{jigdo_file.program()}: cannot write the output: {error.strerror}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     except (JigdofsError, BaseExceptionGroup) as error:
@@ -109,8 +108,17 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(leaf, JigdofsError):
             raise
         print(f"{jigdo_file.program()}: {leaf}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_output()  # what could not be written was the error
         return leaf.exit_code
     return code
+
+
+def _forget_output() -> None:
+    """Keep the interpreter from complaining at its end of what stdout did not take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_standard_streams() -> None:

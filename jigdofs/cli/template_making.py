@@ -148,6 +148,7 @@ def _make(wanted: Wanted, names: Names) -> Made:
             written = write(template, image, found, _settings(options), progress)
         made = Made(names, found, written, parts, labels.servers(), given)
         jigdo.write(_text(_describe(made, options), merged, options))
+        jigdo.flush()  # a full disk is to be told before either of them appears
         template.publish()
         jigdo.publish()
     for label in labels.unused():
