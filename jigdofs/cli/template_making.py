@@ -151,10 +151,10 @@ def _make(wanted: Wanted, names: Names) -> Made:
         jigdo.flush()  # a full disk is to be told before either of them appears
         template.publish()
         jigdo.publish()
+    directories = dict(options.labels)
     for label in labels.unused():
-        jigdo_file.warn(
-            f"no part has the label {label}; say which of the directories it means: --label {label}=DIR"
-        )
+        where = "" if label in directories else f"; say which directory it means: --label {label}=DIR"
+        jigdo_file.warn(f"no part has the label {label}{where}")
     _remember(found, options)
     return made
 
