@@ -354,10 +354,10 @@ def test_levels(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "most"),
     [
-        ((), b"DATA", 1 << 20),
+        ((), b"DATA", 2 << 20),
         (("--bzip2",), b"BZIP", 899_950),
         (("--bzip2", "-1"), b"BZIP", 99_950),
-        (("--bzip2", "--gzip"), b"DATA", 1 << 20),
+        (("--bzip2", "--gzip"), b"DATA", 2 << 20),
         (("--gzip", "--bzip2", "-0"), b"BZIP", 99_950),
     ],
     ids=str,
