@@ -185,7 +185,7 @@ def _read_merged(name: str | None) -> bytes:
 def _given_files(
     listed: Sequence[str], image: ImageFile, names: Names, options: JigdoFileOptions
 ) -> GivenFiles:
-    """Return the files that were given; raise `InputError` if there are none."""
+    """Return the files that were given; raise `InputError` if nothing that was named is there."""
 
     def skipped(path: str, error: OSError) -> None:
         _passed_over(path, error.strerror or str(error))

@@ -21,7 +21,7 @@ Hashes = NDArray[np.uint64]
 
 GRID = 64
 """Distance of windows in the image, bytes. A file costs 64 entries of the index; with 32 it would be half
-of that, and the image would cost 1.3 times the CPU."""
+of that, and twice as many windows of the image would be looked up."""
 _MAX_WINDOW = 960
 """Longest window, bytes: what fits a shortest part of 1024 bytes, jigdo-file's default. A longer one
 would tell files apart that have more than this in common; comparing does that as well."""
