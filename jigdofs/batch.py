@@ -33,7 +33,8 @@ from jigdofs.load import LoadedImage, Selection, image_name, unique_name
 from jigdofs.parts.open_file import Fingerprint
 from jigdofs.sources.piece import Piece, fingerprint_of
 from jigdofs.sources.sources import Sources
-from jigdofs.wiring import Workshop, check_labels
+from jigdofs.wiring.foundation import check_labels
+from jigdofs.wiring.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)

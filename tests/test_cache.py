@@ -23,7 +23,7 @@ from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.spool import MemoryPlace, Spool
-from jigdofs.wiring import open_cache
+from jigdofs.wiring.foundation import open_cache
 from tests.kit.requirements import as_user, lack, require_root, tool
 
 KIB = 1 << 10
@@ -922,7 +922,7 @@ def test_read_only_directory(public_dir: Path) -> None:
     directory = public_dir / "cache"
     directory.mkdir(mode=0o500)
     os.chown(directory, 65534, 65534)
-    program = "import sys, pathlib, jigdofs.config as c, jigdofs.wiring as w\n"
+    program = "import sys, pathlib, jigdofs.config as c, jigdofs.wiring.foundation as w\n"
     program += "assert w.open_cache(c.CacheOptions(pathlib.Path(sys.argv[1]))) is None\n"
     command = as_user("nobody", [sys.executable, "-c", program, str(directory)])
     done = subprocess.run(

@@ -13,7 +13,7 @@ import trio
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
 from jigdofs.errors import FormatError, InputError, JigdofsError, PartUnavailable, ReadTimeout
 from jigdofs.image.reader import ImageReader
-from jigdofs.wiring import Images, open_images
+from jigdofs.wiring.images import Images, open_images
 from tests.kit.faults import Drip, Reset, Stall, Status, Truncate, WrongBytes
 from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run(arguments: argparse.Namespace, reporter: JsonReporter | TextReporter) -> int:
     from jigdofs.batch import Batch, Manner
     from jigdofs.cli.progress import template_progress
-    from jigdofs.wiring import open_workshop
+    from jigdofs.wiring.workshop import open_workshop
 
     orders, code = _orders(arguments)
     inputs = options.input_options(arguments, arguments.sources)

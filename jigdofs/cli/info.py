@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _collect(arguments: argparse.Namespace, source: str) -> list[ImageReport]:
     from jigdofs.cli.progress import template_progress
-    from jigdofs.wiring import load_images, open_fetcher
+    from jigdofs.wiring.foundation import load_images, open_fetcher
 
     inputs = options.input_options(arguments, [source])
     cache_options: CacheOptions | None = options.cache_options(arguments)

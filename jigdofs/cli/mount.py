@@ -164,7 +164,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
     async def serve() -> None:
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
-        from jigdofs.wiring import open_images
+        from jigdofs.wiring.images import open_images
 
         prepare(mount.mountpoint)  # before anything is fetched for it
         read = options.read_options(arguments)

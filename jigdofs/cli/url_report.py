@@ -52,7 +52,7 @@ def ask_files(
     locator = Locator(description, mirrors, os.getcwd())
 
     async def ask() -> UrlReport:
-        from jigdofs.wiring import open_fetcher
+        from jigdofs.wiring.foundation import open_fetcher
 
         async with open_fetcher(options) as fetcher:
             return await ask_all(layout, locator, description.source, fetcher, options, quiet=quiet)

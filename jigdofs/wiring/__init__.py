@@ -1,0 +1,1 @@
+"""Put the house together: the only place that names concrete classes from every room."""

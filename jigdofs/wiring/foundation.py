@@ -1,0 +1,217 @@
+"""What every kind of work stands on: cache, fetcher, loader, and tasks that end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from jigdofs.config import CacheOptions, FetchOptions, InputOptions
+from jigdofs.documents import Documents
+from jigdofs.errors import CacheError, UnsafeCache
+from jigdofs.fetch.fetcher import Answer, Fetcher, Receiver, Request, SchemeFetcher
+from jigdofs.fetch.file import FileFetcher
+from jigdofs.format.checksum import Algorithm
+from jigdofs.format.jigdo import JigdoFile
+from jigdofs.load import LoadedImage, Loader
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.open_file import OpenFiles
+from jigdofs.parts.spool import MemoryPlace, Place, TemporaryPlace
+from jigdofs.sources.remembered import Remembered
+from jigdofs.templates import Progress, Templates
+
+if TYPE_CHECKING:
+    from jigdofs.fetch.http import HttpFetcher
+
+_log = logging.getLogger(__name__)
+
+MAX_OPEN_FILES = 512
+MAX_OPEN_BYTES = 4 << 30
+MEMORY_BYTES = 64 << 20
+_DEFAULT_FREE_BYTES = 1 << 30
+_PSEUDO_LABELS = frozenset(algorithm.value for algorithm in Algorithm)
+
+
+class LazyHttp:
+    """Make the HTTP client when the first URL is fetched: importing httpx takes 100 ms."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        self._fetcher: HttpFetcher | None = None
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Pass the request on."""
+        await self._made().fetch(request, receiver)
+
+    async def ask(self, request: Request) -> Answer:
+        """Pass the question on."""
+        return await self._made().ask(request)
+
+    def _made(self) -> HttpFetcher:
+        if self._fetcher is None:
+            from jigdofs.fetch.http import HttpFetcher
+
+            self._fetcher = HttpFetcher(self._options)
+        return self._fetcher
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+
+def open_cache(options: CacheOptions | None) -> Cache | None:
+    """Open the cache; an unsafe directory is refused, an unusable one does without."""
+    if options is None:
+        return None
+    free = options.min_free_bytes
+    try:
+        if free is None:
+            options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.statvfs(options.directory)
+            free = min(_DEFAULT_FREE_BYTES, status.f_blocks * status.f_frsize // 20)
+        return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free)
+    except UnsafeCache:
+        raise
+    except (CacheError, OSError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        _log.warning("going on without a cache: %s", reason)
+        return None
+
+
+def keep_open_files(options: CacheOptions | None) -> OpenFiles:
+    """Keep some files open, but neither most of our descriptors nor most of a small cache."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    quota = options.max_bytes if options is not None else None
+    return OpenFiles(
+        min(MAX_OPEN_FILES, max(16, soft // 2)),
+        MAX_OPEN_BYTES if quota is None else min(MAX_OPEN_BYTES, quota // 4),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What loading and reading both stand on."""
+
+    cache: Cache | None
+    fetcher: Fetcher
+    fallbacks: tuple[Place, ...]
+
+
+async def lay_foundation(
+    stack: contextlib.AsyncExitStack, cache_options: CacheOptions | None, fetch_options: FetchOptions
+) -> Foundation:
+    """Open cache and fetcher; they are closed with the stack. Raises `UnsafeCache`."""
+    cache = await stack.enter_async_context(_cache(cache_options))
+    fetcher = await stack.enter_async_context(open_fetcher(fetch_options))
+    return Foundation(cache, fetcher, (TemporaryPlace(), MemoryPlace(MEMORY_BYTES)))
+
+
+@contextlib.asynccontextmanager
+async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
+    """Have what gets URLs and files, or asks for them."""
+    http = LazyHttp(options)
+    try:
+        yield SchemeFetcher(http, FileFetcher(options.stall_timeout_s))
+    finally:
+        await http.close()
+
+
+def make_loader(house: Foundation, fetch_options: FetchOptions, progress: Progress | None) -> Loader:
+    """Have what loads .jigdo files and templates; `progress` is told how templates come in."""
+    return Loader(
+        Documents(house.fetcher, house.cache, fetch_options),
+        Templates(house.fetcher, house.cache, house.fallbacks, fetch_options, progress),
+    )
+
+
+async def load(
+    stack: contextlib.AsyncExitStack,
+    house: Foundation,
+    inputs: InputOptions,
+    fetch_options: FetchOptions,
+    progress: Progress | None,
+) -> list[LoadedImage]:
+    """Load all images; their templates are closed with the stack."""
+    loader = make_loader(house, fetch_options, progress)
+    loaded = []
+    for source in inputs.sources:
+        for image in await loader.load(source, inputs.image):
+            stack.callback(os.close, image.template_file.fd)
+            loaded.append(image)
+    check_labels(inputs.mirrors, [image.description for image in loaded])
+    return loaded
+
+
+def check_labels(labels: Iterable[str], descriptions: Iterable[JigdoFile]) -> None:
+    """Warn of a mirror for a label that no .jigdo uses: most probably a typing error."""
+    descriptions = list(descriptions)
+    unknown = set(labels).difference(*(description.servers for description in descriptions))
+    if unknown:
+        used = sorted({label for description in descriptions for label in description.labels()})
+        for label in sorted(unknown.difference(used, _PSEUDO_LABELS)):
+            _log.warning("no part has the label `%s'; labels here: %s", label, ", ".join(used) or "none")
+
+
+@contextlib.asynccontextmanager
+async def load_images(
+    inputs: InputOptions,
+    cache_options: CacheOptions | None,
+    fetch_options: FetchOptions,
+    progress: Progress | None = None,
+) -> AsyncIterator[tuple[list[LoadedImage], Cache | None]]:
+    """Load images without the means to read them, to tell what is in them.
+
+    Raises:
+        JigdofsError: an input cannot be had or is malformed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        house = await lay_foundation(stack, cache_options, fetch_options)
+        yield await load(stack, house, inputs, fetch_options, progress), house.cache
+
+
+@contextlib.asynccontextmanager
+async def keep_remembered(options: CacheOptions | None) -> AsyncIterator[Remembered | None]:
+    """Have what is known of local files, which is kept where the cache is."""
+    remembered = await trio.to_thread.run_sync(open_remembered, options)
+    try:
+        yield remembered
+    finally:
+        if remembered is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(remembered.close)
+
+
+def open_remembered(options: CacheOptions | None) -> Remembered | None:
+    """Open what is known of local files, or None where nothing is to be kept."""
+    if options is None or not os.path.isdir(options.directory):
+        return None
+    return Remembered(str(options.directory / "scanned.db"), report=_log.warning)
+
+
+@contextlib.asynccontextmanager
+async def _cache(options: CacheOptions | None) -> AsyncIterator[Cache | None]:
+    """Have the cache open, and close it cleanly even when we are cancelled."""
+    cache = await trio.to_thread.run_sync(open_cache, options)
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(cache.close)
+
+
+@contextlib.asynccontextmanager
+async def background() -> AsyncIterator[trio.Nursery]:
+    """Run the daemon's own tasks; they end with the block, whatever they are doing."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel()
