@@ -152,7 +152,7 @@ class Search:
         for offset, length in self._extents(path, status):
             self._add(path, status, offset, length)
 
-    def _extents(self, path: str, status: os.stat_result) -> list[iso.Extent]:
+    def _extents(self, path: str, status: os.stat_result) -> Sequence[tuple[int, int]]:
         fingerprint = fingerprint_of(status)
         known = None if self._remembered is None else self._remembered.extents(path, fingerprint)
         if known is not None:
