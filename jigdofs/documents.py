@@ -6,6 +6,7 @@ an answer without a body, and the copy serves when the server cannot be reached.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
 import json
@@ -17,13 +18,12 @@ from dataclasses import dataclass
 import trio
 
 from jigdofs.config import FetchOptions
-from jigdofs.errors import CacheError, FetchError, InputError, MirrorTrouble, Unreachable
+from jigdofs.errors import FetchError, InputError, MirrorTrouble, Unreachable
 from jigdofs.fetch import url as urls
 from jigdofs.fetch.fetcher import Answer, Fetcher, MemoryReceiver, Request
 from jigdofs.fetch.retry import retrying
-from jigdofs.format.checksum import Algorithm
 from jigdofs.parts.cache import Cache
-from jigdofs.parts.spool import Spool
+from jigdofs.parts.small_files import keep_small, read_small
 
 _log = logging.getLogger(__name__)
 
@@ -95,30 +95,19 @@ def _key(url: str) -> str:
 
 def _read_copy(cache: Cache, url: str) -> _Copy | None:
     note = cache.document(url)
-    file = cache.open(_key(url), None) if note else None
-    if note is None or file is None:
+    data = read_small(cache, _key(url)) if note else None
+    if note is None or data is None:
         return None
-    try:
+    with contextlib.suppress(ValueError):
         match json.loads(note):
             case {"etag": str(etag), "last_modified": str(last_modified)}:
-                return _Copy(os.pread(file.fd, file.size, 0), etag, last_modified)
-    except ValueError:
-        pass
-    finally:
-        file.discard()
+                return _Copy(data, etag, last_modified)
     return None
 
 
 def _write_copy(cache: Cache, url: str, data: bytes, answer: Answer) -> None:
-    spool = Spool(len(data), (cache.place(_key(url), None),), Algorithm.SHA256.hasher)
-    try:
-        spool.write(data)
-        spool.finish().discard()
+    if keep_small(cache, _key(url), data):
         cache.note_document(url, json.dumps({"etag": answer.etag, "last_modified": answer.last_modified}))
-    except (OSError, CacheError) as error:
-        _log.info("cannot keep a copy of %s: %s", url, error)
-    finally:
-        spool.abandon()
 
 
 def _date(text: str) -> float:
