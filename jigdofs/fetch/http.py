@@ -162,7 +162,9 @@ class HttpFetcher:
                     raise WrongContent(url, f"sends more than {limit} bytes")
                 if verdict := pace.verdict(len(data), limit - received):
                     raise MirrorTrouble(url, f"{verdict}: given up")
+                began = trio.current_time()
                 await receiver.receive(data)
+                pace.excuse(trio.current_time() - began)
                 if chunked and received == request.length:
                     break  # the end may never come; the checksum decides
         if request.length is not None and received != request.length:
@@ -199,7 +201,11 @@ def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 class _Pace:
-    """Tell whether a transfer crawls: below the minimum speed, or too slow for the reader's patience."""
+    """Tell whether a transfer crawls: below the minimum speed, or too slow for the reader's patience.
+
+    Only the time counts in which we waited for the server, not what the receiver took: a slow disk, or
+    a pause for somebody more urgent, is not the mirror's fault.
+    """
 
     def __init__(self, options: FetchOptions, patience_s: float | None) -> None:
         self._window_s = options.stall_timeout_s
@@ -207,6 +213,10 @@ class _Pace:
         self._patience_s = patience_s
         self._since = trio.current_time()
         self._bytes = 0
+
+    def excuse(self, seconds: float) -> None:
+        """Leave out time that was spent on this side."""
+        self._since += seconds
 
     def verdict(self, count: int, left: int) -> str:
         """Note bytes that came and how many are to come; say at the end of a window if it is too slow."""

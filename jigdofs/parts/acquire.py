@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -65,20 +66,38 @@ class Sink(Protocol[T_co]):
         """Keep what was written: it is complete and right."""
 
 
-class Acquirer:
-    """Fetch parts, trying their locations by preference and health."""
+Brake = Callable[[Ticket, int], Awaitable[None]]
+"""Hold a transfer back that brought so many bytes, if its ticket bears it."""
 
-    def __init__(self, fetcher: Fetcher, mirrors: Mirrors, options: FetchOptions) -> None:
+
+async def no_brake(_ticket: Ticket, _count: int) -> None:
+    """Let every transfer run."""
+
+
+class Acquirer:
+    """Fetch parts, trying their locations by preference and health.
+
+    Args:
+        fetcher: gets bytes.
+        mirrors: what is known of each.
+        options: how transfers behave.
+        brake: called with all that comes in.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, mirrors: Mirrors, options: FetchOptions, brake: Brake = no_brake
+    ) -> None:
         self._fetcher = fetcher
         self._mirrors = mirrors
         self._options = options
+        self._brake = brake
 
     async def acquire(self, part: Part, locations: Sequence[Location], sink: Sink[T], ticket: Ticket) -> T:
         """Fill the sink with the part and finish it; raise `PartUnavailable`."""
         attempts: list[FetchError] = []
         left = dict.fromkeys(locations)
         wrong: Counter[Location] = Counter()
-        receiver = _PartReceiver(part, sink)
+        receiver = _PartReceiver(part, sink, partial(self._brake, ticket))
         for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
@@ -160,9 +179,10 @@ class Acquirer:
 class _PartReceiver(Generic[T]):
     """Gather a part's bytes and have them hashed and written in batches by a worker thread."""
 
-    def __init__(self, part: Part, sink: Sink[T]) -> None:
+    def __init__(self, part: Part, sink: Sink[T], brake: Callable[[int], Awaitable[None]]) -> None:
         self._part = part
         self._sink = sink
+        self._brake = brake
         self._batch: list[bytes] = []
         self._batched = 0
         # what the sink holds already may be anybody's, and wrong
@@ -195,6 +215,7 @@ class _PartReceiver(Generic[T]):
         self._batched += len(data)
         if self._batched >= BATCH_BYTES:
             await trio.to_thread.run_sync(self._write)
+        await self._brake(len(data))
 
     async def finish(self) -> T:
         """Check the whole and keep it; raise `WrongContent`."""

@@ -10,6 +10,7 @@ Invariants of this file:
     objects/md5/ab/abcd…   parts by checksum     incoming/SESSION-N   being written
     objects/raw/ab/…       inflated chunks       sessions/SESSION     locked while its process runs
     objects/doc/ab/…       .jigdo by URL         index/               diskcache: fingerprints, ledger
+    objects/tree/ab/…      files inside images
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from jigdofs.parts.sessions import FEW, Sessions
 
 _log = logging.getLogger(__name__)
 
-_KEY = re.compile(r"(md5|sha256|raw|doc)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
+_KEY = re.compile(r"(md5|sha256|raw|doc|tree)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
 _READ_BYTES = 1 << 20
 _FLUSH_ROWS = 128
 _CACHEDIR_TAG = (
@@ -212,6 +213,10 @@ class Cache:
     def reserve(self, length: int) -> None:
         """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
         self._quota.reserve(length)
+
+    def has_room(self, length: int) -> bool:
+        """Tell whether so many bytes can be written without removing anything."""
+        return self._quota.has_room(length)
 
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""

@@ -70,7 +70,8 @@ class Flights:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._flights: dict[str, Flight] = {}
-
+        self._urgent = 0  # flights that a reader waits for, or will soon
+        self._quiet = trio.lowlevel.ParkingLot()
         self.stopped = False
 
     def __len__(self) -> int:
@@ -81,6 +82,7 @@ class Flights:
         self.stopped = True
         for flight in self._flights.values():
             flight.fail(JigdofsError("jigdofs is being stopped"))
+        self._quiet.unpark_all()
 
     def join(self, key: str, urgency: Urgency, obtain: Obtain) -> Flight:
         """Return the flight of a key; start it if there is none, hurry it if it is wanted more now."""
@@ -90,22 +92,41 @@ class Flights:
             flight.fail(JigdofsError("jigdofs is being stopped"))
         elif flight is None:
             flight = self._flights[key] = Flight(urgency)
+            self._urgent += urgency < Urgency.BACKGROUND
             self._nursery.start_soon(self._fly, key, flight, obtain)
         else:
+            before = flight.ticket.urgency
             flight.ticket.hurry(urgency)
+            self._urgent += urgency < Urgency.BACKGROUND <= before
         return flight
+
+    @property
+    def quiet(self) -> bool:
+        """Tell whether nothing is on its way that a reader waits for, or will soon."""
+        return not self._urgent
+
+    async def wait_quiet(self) -> None:
+        """Wait until nothing is on its way but what the background wants."""
+        while self._urgent and not self.stopped:
+            await self._quiet.park()
+
+    def _ended(self, key: str, flight: Flight) -> None:
+        del self._flights[key]
+        self._urgent -= flight.ticket.urgency < Urgency.BACKGROUND
+        if not self._urgent:
+            self._quiet.unpark_all()
 
     async def _fly(self, key: str, flight: Flight, obtain: Obtain) -> None:
         try:
             file = await obtain(flight.ticket)
         except JigdofsError as error:
-            del self._flights[key]
+            self._ended(key, flight)
             flight.fail(error)
         except Exception as error:  # noqa: BLE001  logged whole; the reader gets an error
             # a bug: the one reader fails, the mount lives on
             _log.exception("internal error while obtaining %s", key)
-            del self._flights[key]
+            self._ended(key, flight)
             flight.fail(JigdofsError(f"internal error while obtaining {key}: {error}"))
         else:
-            del self._flights[key]
+            self._ended(key, flight)
             flight.land(file)

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 AVOID_FIRST_S = 5.0
 AVOID_MAX_S = 300.0
 WRONG_BEFORE_AVOIDED = 3
-_SPARE_SHARE = 4  # one slot in four is for readers who wait
+SPARE_SHARE = 4  # one slot in four is for readers who wait
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Mirrors:
         """Return the slots of a host."""
         slots = self._slots.get(host)
         if slots is None:
-            slots = self._slots[host] = Slots(self._connections, self._connections // _SPARE_SHARE)
+            slots = self._slots[host] = Slots(self._connections, self._connections // SPARE_SHARE)
         return slots
 
     def avoided(self, mirror: str) -> bool:

@@ -63,6 +63,11 @@ class ObjectStore:
         if self._open_files.get(key) is None:
             self._flight(key, length, checksum, fill, urgency)
 
+    async def obtain(self, key: str, length: int, checksum: Checksum | None, fill: Fill) -> None:
+        """Have a file in the cache, below everything that readers want; raise what went wrong."""
+        file = await self._flight(key, length, checksum, fill, Urgency.BACKGROUND).wait()
+        file.unpin()
+
     async def open_made(self, key: str, length: int, make: Callable[[Write], None]) -> OpenFile:
         """Return a file that we make ourselves, pinned; `make` runs in a worker thread."""
         return await self.open(key, length, None, partial(self._make, make))

@@ -72,6 +72,21 @@ class Quota:
             with self._lock:
                 self._granted += more - length
 
+    def has_room(self, length: int) -> bool:
+        """Tell whether so many bytes can be written without removing anything."""
+        with self._lock:
+            if length <= self._granted:
+                return True
+        try:
+            return self._index.atomically(lambda texts: self._fits(texts, length))
+        except (IndexTrouble, OSError):
+            return False
+
+    def _fits(self, texts: Texts, length: int) -> bool:
+        self.settle(texts)
+        ledger = self._load(texts)
+        return ledger.used + ledger.granted + length <= self._limit(ledger.used)
+
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""
         with self._lock:

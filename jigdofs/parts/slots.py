@@ -24,10 +24,11 @@ class Urgency(enum.IntEnum):
 class Ticket:
     """One piece of work and its urgency, which may rise while it waits."""
 
-    __slots__ = ("_event", "_slots", "urgency")
+    __slots__ = ("_event", "_hurried", "_slots", "urgency")
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
+        self._hurried = trio.Event()
         self._slots: Slots | None = None
         self._event: trio.Event | None = None
 
@@ -39,8 +40,14 @@ class Ticket:
         if slots is not None:
             slots.requeue(self, urgency)
         self.urgency = urgency
+        self._hurried.set()
         if slots is not None:
             slots.wake()
+
+    async def dawdle(self, seconds: float) -> None:
+        """Let time pass; end at once when somebody wants this more urgently."""
+        with trio.move_on_after(seconds):
+            await self._hurried.wait()
 
     async def wait_in(self, slots: Slots) -> None:
         """Wait until `slots` grants one; called by `Slots` alone."""

@@ -67,6 +67,10 @@ class PartStore:
         """Begin to obtain a part ahead of a reader."""
         self._objects.hint(cache_key(key), key.length, key.checksum, self._fill(key), Urgency.READAHEAD)
 
+    async def obtain(self, key: Part) -> None:
+        """Have a part in the cache, below everything that readers want; raise `PartUnavailable`."""
+        await self._objects.obtain(cache_key(key), key.length, key.checksum, self._fill(key))
+
     def _fill(self, part: Part) -> Callable[[Spool, Ticket], Awaitable[OpenFile]]:
         return partial(self._acquire, part)
 

@@ -1,0 +1,104 @@
+"""Write down which parts readers touch, in the order of the first touch.
+
+Invariants of this file:
+* A part counts when a reader wants it, whether it is here or not; fetching ahead does not count.
+* No read waits for the disk: lines are gathered, and written by whoever calls `flush`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from jigdofs.errors import InputError
+from jigdofs.format import part_list
+from jigdofs.format.part import Part
+from jigdofs.parts.open_file import OpenFile
+from jigdofs.parts.store import PartStore
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """The list of one run.
+
+    Args:
+        path: written anew; an existing file must be such a list, or empty.
+
+    Raises:
+        InputError: it cannot be written, or is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._touched: set[Part] = set()
+        self._lines: list[str] = []
+        self._writing = threading.Lock()
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        except OSError as error:
+            raise InputError(f"--record {path}: {error.strerror}") from error
+        head = part_list.FIRST_LINE.encode()
+        try:
+            if os.pread(self._fd, len(head), 0) not in (b"", head):
+                raise InputError(f"--record {path}: is no list of parts; it is not written over")
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, head)
+        except OSError as error:
+            os.close(self._fd)
+            raise InputError(f"--record {path}: {error.strerror}") from error
+        except InputError:
+            os.close(self._fd)
+            raise
+
+    def note(self, part: Part, name: Callable[[], str]) -> None:
+        """Note that a reader wants a part."""
+        if part not in self._touched:
+            self._touched.add(part)
+            self._lines.append(part_list.line(part, name()))
+
+    def flush(self) -> None:
+        """Write what was noted; blocks."""
+        with self._writing:
+            lines, self._lines = self._lines, []
+            data = memoryview("".join(lines).encode())
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except OSError as error:
+                _log.warning("--record %s: %s", self._path, error.strerror)
+
+    def close(self) -> None:
+        """Write the rest and close the list."""
+        self.flush()
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+class RecordedParts:
+    """The parts of one image, each noted when a reader wants it; otherwise as `PartStore` does.
+
+    Args:
+        parts: opens them.
+        recorder: notes them.
+        names: returns the names that a part has.
+    """
+
+    def __init__(self, parts: PartStore, recorder: Recorder, names: Callable[[Part], set[str]]) -> None:
+        self._parts = parts
+        self._recorder = recorder
+        self._names = names
+        self.hint = parts.hint
+
+    def peek(self, key: Part) -> OpenFile | None:
+        """Note the part, and return it if it is open."""
+        self._recorder.note(key, lambda: min(self._names(key), default=""))
+        return self._parts.peek(key)
+
+    async def open(self, key: Part) -> OpenFile:
+        """Return the part, pinned; it was noted when it was peeked at."""
+        return await self._parts.open(key)
