@@ -62,11 +62,28 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class BackgroundOptions:
+    """What is fetched that nobody reads yet, and what is learnt from reading.
+
+    Attributes:
+        prefetch: `none`, `metadata` (what an installer reads first) or `all`.
+        first: a list that --record wrote; its parts are fetched before anything else. None for none.
+        max_bytes_per_s: of all background transfers together; None for no limit.
+        record: where the parts that readers touch are written down; None for nowhere.
+    """
+
+    prefetch: str = "none"
+    first: Path | None = None
+    max_bytes_per_s: int | None = None
+    record: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InputOptions:
     """Which images, and from where.
 
     Attributes:
-        sources: paths or URLs of .jigdo files.
+        sources: paths or URLs of .jigdo files; a mount or server takes paths of ISO files as well.
         mirrors: label -> URL prefixes or directories that the user prefers, best first.
         image: which [Image] of each .jigdo: a number from 1, a file name, `first` or `all`.
     """

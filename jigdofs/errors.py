@@ -19,6 +19,8 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     ├── WrongImage             2    EIO     an image has another checksum than it should
     ├── Stopped                1    EIO     work was given up because something else ended it
     ├── ReadTimeout            1    EIO     a read took longer than it may
+    ├── NoSuchFile             1    ENOENT  an image has no file of that name
+    ├── WrongKind              1    (own)   what has that name is no directory, file or link
     ├── CacheError             1    EIO     the cache directory cannot be used
     │   ├── UnsafeCache        3    EIO     … because others could have written to it
     │   └── NoRoom             1    ENOSPC  no disk takes a file that must be read
@@ -206,6 +208,25 @@ class WrongImage(JigdofsError):
 
 class ReadTimeout(JigdofsError):
     """Say that a read was given up because it took too long."""
+
+
+class NoSuchFile(JigdofsError):
+    """Say that there is no file or directory of that name in an image, or no such image."""
+
+    errno = errno.ENOENT
+
+
+class WrongKind(JigdofsError):
+    """Say that something was to be used as what it is not.
+
+    Args:
+        message: the line.
+        number: ENOTDIR, EISDIR, EINVAL or ELOOP.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        self.errno = number
+        super().__init__(message)
 
 
 class CacheError(JigdofsError):

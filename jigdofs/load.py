@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 import urllib.parse
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -238,11 +238,14 @@ def _fitting(stem: str, tail: str) -> str:
     return (begin + end).decode("utf-8", "surrogateescape").strip()
 
 
-def unique_names(images: list[LoadedImage]) -> dict[str, LoadedImage]:
-    """Give every image a name of its own: `a.iso`, `a~2.iso`, …."""
+def unique_names(images: list[LoadedImage], taken: Iterable[str] = ()) -> dict[str, LoadedImage]:
+    """Give every image a name of its own that is not taken: `a.iso`, `a~2.iso`, …."""
     named: dict[str, LoadedImage] = {}
+    used = set(taken)
     for image in images:
-        named[unique_name(image.name, named)] = image
+        name = unique_name(image.name, used)
+        used.add(name)
+        named[name] = image
     return named
 
 

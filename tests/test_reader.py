@@ -12,6 +12,7 @@ import trio
 
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
 from jigdofs.errors import FormatError, InputError, JigdofsError, PartUnavailable, ReadTimeout
+from jigdofs.format.template import read_template
 from jigdofs.image.reader import ImageReader
 from jigdofs.wiring.images import Images, open_images
 from tests.kit.faults import Drip, Reset, Stall, Status, Truncate, WrongBytes
@@ -82,7 +83,7 @@ def path_of(built: BuiltImage, name: str) -> str:
 def offset_of(built: BuiltImage, images: Images, name: str) -> int:
     """Return where in the image the part lies whose name ends so."""
     wanted = {checksum for checksum, path in built.parts.items() if path.endswith(name)}
-    return next(at for at, part in images.images[0].loaded.layout.parts() if part.checksum.hex in wanted)
+    return next(at for at, part in images.images[0].layout.parts() if part.checksum.hex in wanted)
 
 
 async def test_any_image(any_image: BuiltImage, nginx: StartNginx, tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ async def test_presence(iso_md5: BuiltImage, nginx: StartNginx, tmp_path: Path) 
     built = iso_md5.with_servers(tmp_path / "in", {"Debian": server.url("/")})
     async with opened(built, tmp_path / "cache") as images:
         (image,) = images.images
-        assert image.present_bytes == image.loaded.layout.raw_length
+        assert image.present_bytes == image.layout.raw_length
         await image.reader.read(offset_of(built, images, "large.deb"), 1)
-        assert image.present_bytes == image.loaded.layout.raw_length + 3_000_000
+        assert image.present_bytes == image.layout.raw_length + 3_000_000
         await read_all(image.reader)
-        assert image.present_bytes == image.loaded.layout.length
+        assert image.present_bytes == image.layout.length
 
 
 async def test_laziness(iso_md5: BuiltImage, nginx: StartNginx, tmp_path: Path) -> None:
@@ -325,8 +326,8 @@ async def test_damaged_chunk(request: pytest.FixtureRequest, kind: str, tmp_path
     copy = built.with_servers(tmp_path / "in", {"Debian": f"file:{built.pool}/"})
     lines = copy.jigdo.read_bytes().splitlines(keepends=True)
     copy.jigdo.write_bytes(b"".join(line for line in lines if not line.startswith(b"Template-MD5Sum")))
-    async with opened(copy, None) as images:
-        chunks = images.images[0].loaded.chunks
+    with copy.template.open("rb") as template:
+        chunks = read_template(template, str(copy.template)).chunks
     assert len(chunks) > 1
     broken = bytearray(copy.template.read_bytes())
     middle = chunks[-1].offset + chunks[-1].size // 2

@@ -14,10 +14,11 @@ _IGNORED = frozenset(
     " atime noatime diratime nodiratime relatime norelatime strictatime sync async dirsync".split()
 )
 _PASSED = frozenset("allow_root default_permissions fsname subtype auto_unmount".split())
-_FLAGS = frozenset("allow-other no-cache".split())
+_FLAGS = frozenset("allow-other contents no-cache".split())
 _VALUES = frozenset(
     "uid gid umask mirror uri image scan cache-dir cache-max-size cache-min-free connections connect-timeout"
-    " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb".split()
+    " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb prefetch"
+    " prefetch-list record bwlimit".split()
 )
 
 

@@ -35,6 +35,7 @@ examples:
   jigdofs mount dvd.jigdo /mnt/iso --scan /srv/old-dvd.iso      # parts of the old image serve the new
   jigdofs mount dvd-1.jigdo dvd-2.jigdo /mnt/iso -o allow_other --cache-max-size 5G
   touch dvd.iso; jigdofs mount dvd.jigdo dvd.iso      # the image as this very file
+  jigdofs mount --contents dvd.jigdo /mnt/iso; ls /mnt/iso/dvd/pool    # the files inside, without root
   mount -o loop,ro /mnt/iso/debian.iso /mnt/cd        # needs root, and -o allow_other if
                                                       # somebody else mounted the image
 """
@@ -44,7 +45,9 @@ def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.epilog = _EPILOG
     parser.usage = "jigdofs mount JIGDO [JIGDO...] MOUNTPOINT [options]"
-    parser.add_argument("sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file")
+    parser.add_argument(
+        "sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file, or path of a plain .iso"
+    )
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", type=Path, help="a directory or a regular file")
     _add_options(parser)
 
@@ -55,7 +58,13 @@ def _add_options(parser: Parser) -> None:
     options.add_cache(parser)
     options.add_fetch(parser)
     options.add_read(parser)
+    options.add_background(parser)
     group = parser.add_argument_group("the mount")
+    group.add_argument(
+        "--contents",
+        action="store_true",
+        help="show the files inside each ISO, too: in a directory beside it, called as it is without .iso",
+    )
     group.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground and log to the terminal"
     )
@@ -102,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     mountpoint = Path(resolve(arguments.mountpoint))
     if mountpoint.suffix in (".jigdo", ".template") and not mountpoint.is_dir():
         raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like an input")
-    for name, path in (("--log-file", arguments.log_file), ("--cache-dir", arguments.cache_dir)):
+    for name, path in _own_paths(arguments):
         if path and Path(resolve(path)).is_relative_to(mountpoint):
             raise UsageError(f"{name} {path} lies below the mount point, which would hide it")
     mount = MountOptions(
@@ -120,6 +129,15 @@ def run(arguments: argparse.Namespace) -> int:
     from jigdofs.daemon import run_detached
 
     return run_detached(lambda ready: _report(arguments, mount, ready))
+
+
+def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    """Return what is read or written while the mount exists."""
+    return [
+        ("--log-file", arguments.log_file),
+        ("--cache-dir", arguments.cache_dir),
+        ("--record", arguments.record),
+    ]
 
 
 def _report(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
@@ -161,15 +179,21 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
     if arguments.foreground and target:
         logs.to_background(target, level)
 
+    background_options = options.background_options(arguments)
+
     async def serve() -> None:
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
-        from jigdofs.wiring.images import open_images
+        from jigdofs.prefetch.plan import initial_request
+        from jigdofs.wiring.images import fill_by_itself, open_images
 
-        prepare(mount.mountpoint)  # before anything is fetched for it
+        single = prepare(mount.mountpoint)  # before anything is fetched for it
+        if single and arguments.contents:
+            raise UsageError(f"{mount.mountpoint} is a regular file: --contents needs a directory")
         read = options.read_options(arguments)
         read = type(read)(kernel.read_timeout_s(read.timeout_s), read.readahead_bytes)
         inputs = options.input_options(arguments, arguments.sources)
+        first = initial_request(background_options)
         with template_progress() as progress:
             async with open_images(
                 inputs,
@@ -177,9 +201,17 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                 options.fetch_options(arguments),
                 read,
                 source_options=SourceOptions(options.scan_paths(arguments), avoid=(str(mount.mountpoint),)),
+                background_options=background_options,
                 progress=progress,
             ) as images:
                 from jigdofs.fuse.mount import hold
+
+                if single and len(images.images) != 1:
+                    raise MountError(
+                        f"{mount.mountpoint} is a regular file: it can show one image, not"
+                        f" {len(images.images)}"
+                    )
+                namespace = await images.namespace(contents=arguments.contents, single=single)
 
                 def now_ready() -> None:
                     progress.end()
@@ -188,8 +220,9 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                         ready()
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
+                    images.start_soon(fill_by_itself, images, first)
 
-                await hold(images.images, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
+                await hold(namespace, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
 
     trio.run(serve, strict_exception_groups=True)
     return EXIT_OK

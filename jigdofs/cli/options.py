@@ -9,11 +9,12 @@ from pathlib import Path
 from jigdofs import __version__
 from jigdofs.cli import parser as types
 from jigdofs.cli.parser import Parser
-from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions
+from jigdofs.config import BackgroundOptions, CacheOptions, FetchOptions, InputOptions, ReadOptions
 from jigdofs.errors import UsageError
 
 _FETCH = FetchOptions()
 _READ = ReadOptions()
+_BACKGROUND = BackgroundOptions()
 
 
 def add_input(parser: Parser) -> None:
@@ -124,6 +125,37 @@ def add_read(parser: Parser) -> None:
     )
 
 
+def add_background(parser: Parser) -> None:
+    """Add what says what is fetched before it is read, and what is learnt from reading."""
+    group = parser.add_argument_group("fetching in the background, below every reader")
+    group.add_argument(
+        "--prefetch",
+        choices=("none", "metadata", "all"),
+        default=_BACKGROUND.prefetch,
+        help="metadata: what an installer reads first (dists/, .disk/, boot files); all: everything, as far"
+        " as the cache has room (default: none)",
+    )
+    group.add_argument(
+        "--prefetch-list",
+        metavar="FILE",
+        type=Path,
+        help="fetch the parts of this list first, in its order; --record writes such lists",
+    )
+    group.add_argument(
+        "--record",
+        metavar="FILE",
+        type=Path,
+        help="write down which parts readers touch, in the order of the first touch",
+    )
+    group.add_argument(
+        "--bwlimit",
+        metavar="SIZE",
+        type=types.bandwidth,
+        help="bytes a second that all background fetching may take together; what a reader waits for is not"
+        " limited (default: no limit)",
+    )
+
+
 def default_cache_dir() -> Path:
     """Return systemd's choice, else /var/cache for root, else the user's cache directory."""
     given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
@@ -170,6 +202,19 @@ def fetch_options(arguments: argparse.Namespace) -> FetchOptions:
         stall_timeout_s=arguments.stall_timeout,
         min_speed_bytes_per_s=arguments.min_speed,
         user_agent=f"jigdofs/{__version__}",
+    )
+
+
+def background_options(arguments: argparse.Namespace) -> BackgroundOptions:
+    """Build the value; raise `UsageError` where nothing could be kept."""
+    if arguments.no_cache and (arguments.prefetch != "none" or arguments.prefetch_list is not None):
+        raise UsageError("fetching ahead needs a cache to keep parts in: leave --no-cache out")
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else path.absolute()
+
+    return BackgroundOptions(
+        arguments.prefetch, absolute(arguments.prefetch_list), arguments.bwlimit, absolute(arguments.record)
     )
 
 

@@ -55,6 +55,14 @@ def size_or_off(text: str) -> int | None:
     return None if text.strip().lower() in ("off", "none") else size(text)
 
 
+def bandwidth(text: str) -> int:
+    """Read a number of bytes a second; less than 16 KiB would make servers drop our connections."""
+    number = size(text)
+    if number < 16 << 10:
+        raise argparse.ArgumentTypeError(f"`{text}' is too little: 16k a second at least")
+    return number
+
+
 def duration_s(text: str) -> float:
     """Read a time in seconds: `30`, `30s`, `500ms`, `2m`."""
     match = _DURATION.fullmatch(text.strip())

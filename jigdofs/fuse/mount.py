@@ -6,18 +6,19 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
 from jigdofs.config import MountOptions
+from jigdofs.contents.namespace import Namespace
 from jigdofs.errors import MountError
 from jigdofs.fetch.url import without_credentials
 from jigdofs.fuse import kernel
-from jigdofs.fuse.mountpoint import prepare, unmount
-from jigdofs.fuse.operations import File, Operations
+from jigdofs.fuse.mountpoint import unmount
+from jigdofs.fuse.operations import Operations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ _QUIET_TURNS = 5
 
 
 async def hold(
-    files: Sequence[File],
+    namespace: Namespace,
     options: MountOptions,
     *,
     source: str,
@@ -40,7 +41,7 @@ async def hold(
     """Mount, serve until unmounted or told to stop, and leave no mount behind.
 
     Args:
-        files: what to show.
+        namespace: what to show.
         options: where and how.
         source: what mount(8) and findmnt show as the source.
         ready: called once the mount answers.
@@ -50,10 +51,7 @@ async def hold(
         MountError: the mount cannot be made.
     """
     mountpoint = options.mountpoint
-    single = prepare(mountpoint)
-    if single and len(files) != 1:
-        raise MountError(f"{mountpoint} is a regular file: it can show one image, not {len(files)}")
-    operations = Operations(files, options, single=single)
+    operations = Operations(namespace, options)
     # before the mount is made: no signal may end us while it exists
     with trio.open_signal_receiver(*_ending_signals()) as signals:
         try:

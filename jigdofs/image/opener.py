@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
 Key_contra = TypeVar("Key_contra", contravariant=True)
 
@@ -43,3 +44,18 @@ class Opener(Protocol[Key_contra]):
 
     def hint(self, key: Key_contra) -> None:
         """Say that the file will probably be wanted soon; return at once."""
+
+
+class ChunkSlice(NamedTuple):
+    """A piece of one chunk: number, offset within the inflated chunk, length."""
+
+    number: int
+    offset: int
+    length: int
+
+
+class RawBytes(Opener[int], Protocol):
+    """The raw data of an image: a source of chunks, by number."""
+
+    def slices(self, offset: int, length: int) -> Iterator[ChunkSlice]:
+        """Yield the pieces of chunks that hold a range of the raw data."""

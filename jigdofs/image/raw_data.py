@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from jigdofs.errors import FormatError, InputError
 from jigdofs.format.template import Chunk, Compression
-from jigdofs.image.opener import OpenFile
+from jigdofs.image.opener import ChunkSlice, OpenFile
 
 PIECE_BYTES = 256 << 10
 
@@ -50,14 +50,6 @@ class TemplateFile(NamedTuple):
     name: str
     digest: str
     fingerprint: tuple[int, int]
-
-
-class ChunkSlice(NamedTuple):
-    """A piece of one chunk: number, offset within the inflated chunk, length."""
-
-    number: int
-    offset: int
-    length: int
 
 
 class RawData:

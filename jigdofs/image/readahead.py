@@ -25,13 +25,16 @@ class Readahead:
     Args:
         layout: of the image being read.
         max_bytes: largest window; 0 turns readahead off.
+        limit: image offset beyond which nothing is wanted, such as the end of the file that is read;
+            None for the end of the image.
     """
 
-    __slots__ = ("_begin", "_end", "_hinted", "_layout", "_max", "_window")
+    __slots__ = ("_begin", "_end", "_hinted", "_layout", "_limit", "_max", "_window")
 
-    def __init__(self, layout: Layout, max_bytes: int) -> None:
+    def __init__(self, layout: Layout, max_bytes: int, limit: int | None = None) -> None:
         self._layout = layout
         self._max = max_bytes
+        self._limit = layout.length if limit is None else min(limit, layout.length)
         self._jump(-SLACK_BYTES - 1)  # far from any first read
 
     def _jump(self, offset: int) -> None:
@@ -45,11 +48,11 @@ class Readahead:
         layout = self._layout
         if not self._max or offset + size <= self._end:
             return (0, 0)
-        self._end = min(offset + size, layout.length)
-        if self._end >= layout.length or self._whole_extents() < EXTENTS_BEFORE:
+        self._end = min(offset + size, self._limit)
+        if self._end >= self._limit or self._whole_extents() < EXTENTS_BEFORE:
             return (0, 0)
         last = min(layout.index_at(self._end) + MAX_EXTENTS, len(layout))
-        target = min(self._end + min(self._window, self._max), layout.start(last))
+        target = min(self._end + min(self._window, self._max), layout.start(last), self._limit)
         begin = max(self._hinted, self._end)
         # in steps of a quarter of what is possible: one look at the layout for several reads
         if target - begin < (target - self._end) // 4:

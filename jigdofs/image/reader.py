@@ -19,8 +19,7 @@ import trio
 from jigdofs.errors import JigdofsError, ReadTimeout
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
-from jigdofs.image.opener import Opener, OpenFile
-from jigdofs.image.raw_data import RawData
+from jigdofs.image.opener import Opener, OpenFile, RawBytes
 from jigdofs.image.readahead import Readahead
 
 _AT_ONCE = 64
@@ -56,7 +55,7 @@ class ImageReader:
     def __init__(
         self,
         layout: Layout,
-        raw_data: RawData,
+        raw_data: RawBytes,
         parts: Opener[Part],
         *,
         timeout_s: float,
@@ -68,9 +67,9 @@ class ImageReader:
         self._timeout_s = timeout_s
         self._readahead_bytes = readahead_bytes
 
-    def readahead(self) -> Readahead:
-        """Return what `read` needs to follow one sequential reader."""
-        return Readahead(self.layout, self._readahead_bytes)
+    def readahead(self, limit: int | None = None) -> Readahead:
+        """Return what `read` needs to follow one sequential reader, who wants nothing beyond `limit`."""
+        return Readahead(self.layout, self._readahead_bytes, limit)
 
     async def read(self, offset: int, size: int, ahead: Readahead | None = None) -> bytearray:
         """Return the bytes of the image at `offset`; fewer than `size` only at its end.

@@ -14,14 +14,14 @@ from jigdofs.errors import FormatError, InputError
 from jigdofs.iso9660 import process
 from jigdofs.iso9660.tree import Extent
 
-_MAGIC_OFFSET = 32769  # the first volume descriptor, after its type
-_MAGIC = b"CD001"
+MAGIC_OFFSET = 32769  # the first volume descriptor, after its type
+MAGIC = b"CD001"
 
 
 def looks_like_iso(fd: int) -> bool:
     """Tell whether an open file begins like an ISO 9660 image."""
     try:
-        return os.pread(fd, len(_MAGIC), _MAGIC_OFFSET) == _MAGIC
+        return os.pread(fd, len(MAGIC), MAGIC_OFFSET) == MAGIC
     except OSError:
         return False
 

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
-from jigdofs.config import CacheOptions, FetchOptions, InputOptions, ReadOptions, SourceOptions
+from jigdofs.config import (
+    BackgroundOptions,
+    CacheOptions,
+    FetchOptions,
+    InputOptions,
+    ReadOptions,
+    SourceOptions,
+)
+from jigdofs.contents.contents import ImageContents
+from jigdofs.contents.namespace import Namespace, Shown
+from jigdofs.errors import JigdofsError, printable
+from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
-from jigdofs.load import LoadedImage, unique_names
+from jigdofs.iso9660.tree import MAGIC as MAGIC_OF_TREES
+from jigdofs.load import LoadedImage, leaf_name, unique_name, unique_names
 from jigdofs.local_parts import LocalParts
 from jigdofs.parts.acquire import Acquirer
+from jigdofs.parts.brake import Brake
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flights
 from jigdofs.parts.locations import Locator
-from jigdofs.parts.mirrors import Mirrors
+from jigdofs.parts.mirrors import SPARE_SHARE, Mirrors
 from jigdofs.parts.objects import ObjectStore
 from jigdofs.parts.presence import Presence
+from jigdofs.parts.recorder import RecordedParts, Recorder
+from jigdofs.parts.small_files import keep_small, read_small
 from jigdofs.parts.store import PartStore
+from jigdofs.plain_image import NoParts, PlainImage, open_plain
+from jigdofs.prefetch.fill import FillAccount, Prefetcher
+from jigdofs.prefetch.plan import FillRequest, plan
+from jigdofs.sources.iso import MAGIC, MAGIC_OFFSET
 from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 from jigdofs.templates import Progress
@@ -31,16 +52,30 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_INTERVAL_S = 5.0
 _NO_SOURCES = SourceOptions()
+_NO_BACKGROUND = BackgroundOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that can be read."""
+    """An image that can be read.
+
+    Attributes:
+        name: its leaf name, unlike that of any other image.
+        identity: what tells its content from any other: the hex digest of it, or of what makes it.
+        reader: reads it.
+        presence: tells what of it is here.
+        mtime_ns: when it was last changed.
+        contents: the files inside, if it is an ISO.
+        store: where its parts are had; None for an image that lies here as a whole.
+    """
 
     name: str
-    loaded: LoadedImage
+    identity: str
     reader: ImageReader
-    presence: Presence
+    presence: Presence | PlainImage
+    mtime_ns: int
+    contents: ImageContents
+    store: PartStore | None = None
 
     @property
     def present_bytes(self) -> int:
@@ -48,22 +83,85 @@ class Image:
         return self.presence.bytes
 
     @property
-    def mtime_ns(self) -> int:
-        """When the .jigdo was last changed."""
-        return int(self.loaded.mtime_s * 1e9)
+    def layout(self) -> Layout:
+        """Where its bytes come from."""
+        return self.reader.layout
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """All images of a mount.
+    """All images of a mount or server.
 
     Attributes:
         images: in the order they were named.
-        stop: fail every read that waits, now and later; called before the end.
+        prefetcher: fetches parts before they are read.
+        brake: holds it back.
+        start_soon: runs a task until the end.
+        stop_flights: what `stop` does to transfers.
     """
 
     images: tuple[Image, ...]
-    stop: Callable[[], None]
+    prefetcher: Prefetcher
+    brake: Brake
+    start_soon: Callable[..., None]
+    stop_flights: Callable[[], None]
+
+    def stop(self) -> None:
+        """Fail every read that waits, now and later; called before the end."""
+        self.stop_flights()
+        for image in self.images:
+            image.contents.stop()
+
+    async def namespace(self, *, contents: bool, single: bool = False) -> Namespace:
+        """Return what there is to show.
+
+        Args:
+            contents: show the files inside ISO images, too.
+            single: show the one image as the root itself.
+        """
+        taken = {image.name for image in self.images}
+        shown = []
+        for image in self.images:
+            if not contents or not await _may_be_iso(image):
+                shown.append(Shown(image))
+                continue
+            stem, dot, _ = image.name.rpartition(".")
+            directory = unique_name(stem if dot and stem else f"{image.name}.d", taken)
+            taken.add(directory)
+            image.contents.begin()
+            shown.append(Shown(image, image.contents, directory))
+        return Namespace(shown, single=single)
+
+    async def fill(self, request: FillRequest, account: FillAccount) -> None:
+        """Have in the cache what a request means, below every reader; raises as `plan` and `fill` do."""
+        await self.prefetcher.fill(await plan(request, self.images), account)
+
+
+async def fill_by_itself(images: Images, request: FillRequest | None) -> None:
+    """Fetch what was asked for from the start, and say in the log how it ended."""
+    if request is None:
+        return
+    account = FillAccount()
+    try:
+        await images.fill(request, account)
+    except JigdofsError as error:
+        _log.warning("nothing is fetched ahead: %s", error)
+        return
+    had = f"{account.parts_here} of {account.parts} parts"
+    if account.ended_early:
+        _log.warning("fetching ahead ended with %s: %s", had, account.ended_early)
+    else:
+        _log.info("fetched ahead: %s, %d cannot be had", had, account.parts_failed)
+
+
+async def _may_be_iso(image: Image) -> bool:
+    """Tell whether an image may have files to show; nothing is fetched to find out."""
+    if any(piece.part is not None for piece in image.layout.slices(MAGIC_OFFSET, len(MAGIC))):
+        return True
+    if await image.reader.read(MAGIC_OFFSET, len(MAGIC)) == MAGIC:
+        return True
+    _log.warning("%s is no ISO 9660 image: the files in it are not shown", printable(image.name))
+    return False
 
 
 @contextlib.asynccontextmanager
@@ -74,6 +172,7 @@ async def open_images(
     read_options: ReadOptions,
     *,
     source_options: SourceOptions = _NO_SOURCES,
+    background_options: BackgroundOptions = _NO_BACKGROUND,
     progress: Progress | None = None,
 ) -> AsyncIterator[Images]:
     """Load the images and keep everything running that reading them needs.
@@ -83,14 +182,17 @@ async def open_images(
     """
     async with contextlib.AsyncExitStack() as stack:
         house = await lay_foundation(stack, cache_options, fetch_options)
-        loaded = await load(stack, house, inputs, fetch_options, progress)
+        plain, described = await _plain_images(stack, inputs)
+        loaded = await load(stack, house, described, fetch_options, progress)
+        recorder = await stack.enter_async_context(_recorder(background_options))
         open_files = keep_open_files(cache_options)
         stack.callback(open_files.close)  # after the flights, which may still land
         nursery = await stack.enter_async_context(background())
         flights = Flights(nursery)
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
-        acquirer = Acquirer(house.fetcher, mirrors, fetch_options)
+        brake = Brake(lambda: flights.quiet, trio.current_time, background_options.max_bytes_per_s)
+        acquirer = Acquirer(house.fetcher, mirrors, fetch_options, brake)
         local = None
         if source_options.paths:
             remembered = await stack.enter_async_context(keep_remembered(cache_options))
@@ -98,23 +200,91 @@ async def open_images(
             lengths = {part.length for image in loaded for _, part in image.layout.parts()}
             nursery.start_soon(local.search, lengths)
 
-        def build(name: str, image: LoadedImage) -> Image:
+        def contents(name: str, key: str, reader: ImageReader) -> ImageContents:
+            return ImageContents(
+                name,
+                reader,
+                start_soon=nursery.start_soon,
+                kept=partial(read_small, house.cache, tree_key(key)),
+                keep=partial(keep_small, house.cache, tree_key(key)),
+                timeout_s=read_options.timeout_s,
+            )
+
+        def from_parts(name: str, image: LoadedImage) -> Image:
             presence = Presence(image.layout, house.cache)
             locator = Locator(image.description, inputs.mirrors, image.directory)
+            find = local.find if local is not None else None
+            store = PartStore(objects, acquirer, locator, presence.add, find)
             reader = ImageReader(
                 image.layout,
                 RawData(image.template_file, image.chunks, objects),
-                PartStore(
-                    objects, acquirer, locator, presence.add, local.find if local is not None else None
-                ),
+                store if recorder is None else RecordedParts(store, recorder, locator.names),
                 timeout_s=read_options.timeout_s,
                 readahead_bytes=_readahead_bytes(read_options, cache_options),
             )
-            return Image(name, image, reader, presence)
+            inside = contents(name, image.template_file.digest, reader)
+            return Image(name, _identity(image), reader, presence, int(image.mtime_s * 1e9), inside, store)
 
-        images = tuple(build(name, image) for name, image in unique_names(loaded).items())
-        nursery.start_soon(_tend, house.cache, images)
-        yield Images(images, flights.stop)
+        def from_file(name: str, image: PlainImage) -> Image:
+            reader = ImageReader(
+                image.layout, image, NoParts(), timeout_s=read_options.timeout_s, readahead_bytes=0
+            )
+            inside = contents(name, image.identity, reader)
+            return Image(name, image.identity, reader, image, image.mtime_ns, inside)
+
+        named: dict[str, Image] = {}
+        for file in plain:
+            name = unique_name(leaf_name(file.name) or "image", named)
+            named[name] = from_file(name, file)
+        for name, image in unique_names(loaded, named).items():
+            named[name] = from_parts(name, image)
+        nursery.start_soon(_tend, house.cache, recorder, tuple(named.values()))
+        width = max(1, fetch_options.connections - fetch_options.connections // SPARE_SHARE)
+        yield Images(
+            tuple(named.values()),
+            Prefetcher(flights, house.cache, width),
+            brake,
+            nursery.start_soon,
+            flights.stop,
+        )
+
+
+async def _plain_images(
+    stack: contextlib.AsyncExitStack, inputs: InputOptions
+) -> tuple[list[PlainImage], InputOptions]:
+    """Open those sources that are images themselves; return them, and the inputs without them."""
+    plain: list[PlainImage] = []
+    rest: list[str] = []
+    for source in inputs.sources:
+        image = await trio.to_thread.run_sync(open_plain, source)
+        if image is None:
+            rest.append(source)
+        else:
+            stack.callback(image.close)
+            plain.append(image)
+    return plain, replace(inputs, sources=tuple(rest))
+
+
+@contextlib.asynccontextmanager
+async def _recorder(options: BackgroundOptions) -> AsyncIterator[Recorder | None]:
+    """Have the list open that --record asks for, and write it to its end."""
+    recorder = None if options.record is None else Recorder(options.record)
+    try:
+        yield recorder
+    finally:
+        if recorder is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(recorder.close)
+
+
+def _identity(image: LoadedImage) -> str:
+    """Return the strongest checksum that the template gives of the whole, else its own."""
+    return max((info.checksum.hex for info in image.infos), key=len, default=image.template_file.digest)
+
+
+def tree_key(key: str) -> str:
+    """Name the index of an image's files in the cache, given what decides its content."""
+    return "tree-" + hashlib.sha256(MAGIC_OF_TREES + key.encode()).hexdigest()
 
 
 def _sources(options: SourceOptions, remembered: Remembered | None) -> Sources:
@@ -128,10 +298,14 @@ def _readahead_bytes(read: ReadOptions, cache: CacheOptions | None) -> int:
     return min(read.readahead_bytes, cache.max_bytes // 4)
 
 
-async def _tend(cache: Cache | None, images: tuple[Image, ...]) -> None:
-    """Count what is present, and write the cache's notes down now and then."""
+async def _tend(cache: Cache | None, recorder: Recorder | None, images: tuple[Image, ...]) -> None:
+    """Count what is present, and write down now and then what cache and recorder noted."""
     for image in images:
-        await trio.to_thread.run_sync(image.presence.count)
-    while cache is not None:
+        if isinstance(image.presence, Presence):
+            await trio.to_thread.run_sync(image.presence.count)
+    while cache is not None or recorder is not None:
         await trio.sleep(_FLUSH_INTERVAL_S)
-        await trio.to_thread.run_sync(cache.flush)
+        if cache is not None:
+            await trio.to_thread.run_sync(cache.flush)
+        if recorder is not None:
+            await trio.to_thread.run_sync(recorder.flush)

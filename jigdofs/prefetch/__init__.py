@@ -1,0 +1,1 @@
+"""Have parts in the cache before anybody reads them."""

@@ -1,0 +1,119 @@
+"""Fetch parts in the background, below every reader.
+
+Invariants of this file:
+* Nothing is begun while a reader waits for something; what is on its way then is held back (`parts/brake`).
+* Nothing in the cache makes way for it: when there is no more room, it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import trio
+
+from jigdofs.errors import JigdofsError, UsageError
+from jigdofs.format.part import Part
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.flights import Flights
+from jigdofs.parts.store import PartStore, cache_key
+
+_log = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 16
+"""After so many the mirrors are gone, or lack this image: asking for 60,000 more parts helps nobody."""
+
+
+class Wanted(NamedTuple):
+    """A part to have, and the image that knows where it is."""
+
+    store: PartStore
+    part: Part
+
+
+@dataclass(slots=True)
+class FillAccount:
+    """How far a background fill is; sizes in bytes.
+
+    Attributes:
+        parts: wanted, each counted once.
+        size: of all of them.
+        parts_here: of them in the cache by now.
+        bytes_here: the same in bytes.
+        parts_failed: that no location gave.
+        ended_early: why it ended before all were tried; "" if it did not.
+    """
+
+    parts: int = 0
+    size: int = 0
+    parts_here: int = 0
+    bytes_here: int = 0
+    parts_failed: int = 0
+    ended_early: str = ""
+
+
+class Prefetcher:
+    """Fetch parts in the background.
+
+    Args:
+        flights: tell when readers wait.
+        cache: where parts are kept; None for nowhere.
+        width: how many at a time.
+    """
+
+    def __init__(self, flights: Flights, cache: Cache | None, width: int) -> None:
+        self._flights = flights
+        self._cache = cache
+        self._width = width
+
+    async def fill(self, wanted: Iterable[Wanted], account: FillAccount) -> None:
+        """Have these parts in the cache, in this order.
+
+        Raises:
+            UsageError: there is no cache.
+        """
+        if self._cache is None:
+            raise UsageError("there is no cache to keep parts in")
+        left = {cache_key(one.part): one for one in wanted}
+        account.parts = len(left)
+        account.size = sum(one.part.length for one in left.values())
+        for key in await trio.to_thread.run_sync(self._cache.present, left):
+            _count(left.pop(key).part, account)
+        queue = iter(left.values())
+        row = _Row()
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._width):
+                nursery.start_soon(self._work, self._cache, queue, account, row)
+
+    async def _work(self, cache: Cache, queue: Iterator[Wanted], account: FillAccount, row: _Row) -> None:
+        for store, part in queue:
+            await self._flights.wait_quiet()
+            if not account.ended_early and not await trio.to_thread.run_sync(cache.has_room, part.length):
+                account.ended_early = "the cache is full; --cache-max-size gives it more room"
+            if account.ended_early or self._flights.stopped:
+                return
+            try:
+                await store.obtain(part)
+            except JigdofsError as error:
+                account.parts_failed += 1
+                row.failures += 1
+                _log.info("fetching ahead: %s", error)
+                if row.failures >= FAILURES_IN_A_ROW:
+                    account.ended_early = f"{row.failures} parts in a row cannot be had; the last: {error}"
+            else:
+                row.failures = 0
+                _count(part, account)
+
+
+@dataclass(slots=True)
+class _Row:
+    """How many parts failed since one was had."""
+
+    failures: int = 0
+
+
+def _count(part: Part, account: FillAccount) -> None:
+    account.parts_here += 1
+    account.bytes_here += part.length

@@ -1,0 +1,199 @@
+"""Which parts to fetch ahead, and in which order."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from jigdofs.config import BackgroundOptions
+from jigdofs.contents.namespace import Contents, walk
+from jigdofs.errors import FormatError, InputError, NoSuchFile, UsageError
+from jigdofs.format import part_list
+from jigdofs.format.part import Part
+from jigdofs.image.layout import Layout
+from jigdofs.iso9660 import tree
+from jigdofs.iso9660.tree import Extent, Tree
+from jigdofs.parts.store import PartStore
+from jigdofs.prefetch.fill import Wanted
+
+_INSTALLER_FIRST = (".disk", "dists", "boot", "isolinux", "syslinux", "efi", "install*")
+"""What an installer reads before it knows what to install, in this order; whatever the case of the names."""
+_SMALL_BYTES = 1 << 20
+"""Files of that size at the top (README, md5sum.txt, autorun) are read early, and cost little."""
+
+
+@dataclass(frozen=True, slots=True)
+class FillRequest:
+    """What to have in the cache; of several wishes the first in this order goes first.
+
+    Attributes:
+        parts: of a list; what an image lacks is passed over.
+        metadata: what an installer reads first.
+        globs: files inside the image.
+        range: begin and end in the image, in bytes; None for none.
+        everything: the whole image.
+        image: the name of the one that is meant; "" for all.
+    """
+
+    parts: tuple[Part, ...] = ()
+    metadata: bool = False
+    globs: tuple[str, ...] = ()
+    range: tuple[int, int] | None = None
+    everything: bool = False
+    image: str = ""
+
+
+def initial_request(options: BackgroundOptions) -> FillRequest | None:
+    """Return what to fetch from the start; None for nothing. Blocks.
+
+    Raises:
+        InputError: the list cannot be read.
+        FormatError: it is none.
+    """
+    parts: tuple[Part, ...] = ()
+    if options.first is not None:
+        parts = tuple(part_list.parse(_text(options.first), str(options.first)))
+    if not parts and options.prefetch == "none":
+        return None
+    everything = options.prefetch == "all"
+    return FillRequest(parts, metadata=options.prefetch != "none", everything=everything)
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(part_list.MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    if len(data) > part_list.MAX_BYTES:
+        raise InputError(f"{path}: is larger than {part_list.MAX_BYTES >> 20} MiB: no list of parts is")
+    return data.decode("utf-8", "replace")
+
+
+class PartedImage(Protocol):
+    """An image whose parts can be fetched."""
+
+    @property
+    def name(self) -> str:
+        """Its leaf name."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where its parts lie."""
+
+    @property
+    def contents(self) -> Contents:
+        """The files inside."""
+
+    @property
+    def store(self) -> PartStore | None:
+        """Where its parts are had; None for an image that has none."""
+
+
+async def plan(request: FillRequest, images: Sequence[PartedImage]) -> list[Wanted]:
+    """Return what a request means, in the order in which it is to be fetched; a part may come repeatedly.
+
+    Raises:
+        NoSuchFile: nothing matches a glob, or there is no image of that name.
+        UsageError: the range lies outside of the image, or is one of several images.
+        JigdofsError: the files inside an image are needed, and cannot be told.
+    """
+    chosen = [image for image in images if request.image in ("", image.name)]
+    if not chosen:
+        names = ", ".join(image.name for image in images)
+        raise NoSuchFile(f"there is no image `{request.image}'; there is {names}")
+    if request.range is not None and len(chosen) > 1:
+        raise UsageError("a range is of one image: name it, as MOUNTPOINT/IMAGE")
+    wanted: list[Wanted] = []
+    for image in chosen:
+        if image.store is not None:
+            parts = await _parts(request, image)
+            wanted += [Wanted(image.store, part) for part in parts]
+    return wanted
+
+
+async def _parts(request: FillRequest, image: PartedImage) -> list[Part]:
+    layout = image.layout
+    parts: list[Part] = []
+    if request.parts:
+        here = layout.distinct_parts()
+        parts += [part for part in request.parts if here.get(part.checksum) == part]
+    if request.metadata:
+        try:
+            files = await image.contents.tree()
+        except FormatError:
+            files = None  # no ISO: nobody installs from it
+        parts += parts_in(layout, metadata(files)) if files is not None else ()
+    if request.globs:
+        files = await image.contents.tree()
+        # a pattern for 30,000 paths takes 0.2 s
+        find = partial(matching, files, request.globs, image.name)
+        parts += parts_in(layout, await trio.to_thread.run_sync(find))
+    if request.range is not None:
+        begin, end = request.range
+        if not 0 <= begin < end <= layout.length:
+            raise UsageError(f"{begin}-{end} is no range of {image.name}, which has {layout.length} bytes")
+        parts += parts_in(layout, [Extent(begin, end - begin)])
+    if request.everything:
+        parts += layout.distinct_parts().values()
+    return parts
+
+
+def parts_in(layout: Layout, extents: Iterable[Extent]) -> Iterator[Part]:
+    """Yield the parts that stretches of an image touch, in their order; a part may come repeatedly."""
+    for offset, length in extents:
+        for piece in layout.slices(offset, length):
+            if piece.part is not None:
+                yield piece.part
+
+
+def metadata(files: Tree) -> list[Extent]:
+    """Return where `.disk`, `dists`, boot files and small files at the top lie: read first by installers."""
+    found: list[Extent] = []
+    top = [(files.name(number).lower(), number) for number in files.children(tree.ROOT)]
+    for pattern in _INSTALLER_FIRST:
+        for name, number in top:
+            if fnmatch.fnmatchcase(os.fsdecode(name), pattern):
+                found += _below(files, number)
+    for _, number in top:
+        node = files.node(number)
+        if stat.S_ISREG(node.mode) and node.size <= _SMALL_BYTES:
+            found += files.extents(number)
+    return found
+
+
+def matching(files: Tree, globs: Sequence[str], name: str) -> list[Extent]:
+    """Return where the files lie whose path matches one of the globs, glob by glob.
+
+    A path has no slash in front; `*` matches slashes, too; a directory means all that is below it.
+
+    Raises:
+        NoSuchFile: nothing matches one of them.
+    """
+    paths = [(os.fsdecode(files.path(number)), number) for number in walk(files)]
+    found: list[Extent] = []
+    for glob in globs:
+        pattern = glob.strip("/") or "*"
+        matched = {number for path, number in paths if fnmatch.fnmatchcase(path, pattern)}
+        if not matched:
+            raise NoSuchFile(f"nothing in {name} matches `{glob}'")
+        found += _below(files, *matched)
+    return found
+
+
+def _below(files: Tree, *numbers: int) -> list[Extent]:
+    """Return where files lie, and all files below directories, in the order of the image."""
+    wanted = set(numbers)
+    for number in numbers:
+        if stat.S_ISDIR(files.node(number).mode):
+            wanted.update(walk(files, number))
+    regular = [number for number in wanted if stat.S_ISREG(files.node(number).mode)]
+    return sorted(extent for number in regular for extent in files.extents(number))
