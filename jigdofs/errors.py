@@ -24,6 +24,7 @@ Only these leave a layer; whatever a library raises is wrapped where it is calle
     ├── CacheError             1    EIO     the cache directory cannot be used
     │   ├── UnsafeCache        3    EIO     … because others could have written to it
     │   └── NoRoom             1    ENOSPC  no disk takes a file that must be read
+    ├── Refused              (own)  EIO     a running daemon says no, for a reason of its own
     └── MountError             4    EIO     FUSE, the mount point or its rights
 
 Exit codes: 0 done, 1 something could not be had, 2 a checksum differs, 3 wrong usage or input,
@@ -249,6 +250,19 @@ class MountError(JigdofsError):
     """Say that the mount could not be made, used or undone, and what to do."""
 
     exit_code = EXIT_MOUNT
+
+
+class Refused(JigdofsError):
+    """Say what a running daemon answered instead of doing what it was asked for.
+
+    Args:
+        message: its line.
+        exit_code: what it would have ended with.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 def leaf_of(error: BaseException) -> BaseException:

@@ -152,12 +152,13 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         ("jigdofs.fetch", "jigdofs.image", "jigdofs.hashing", "jigdofs.named_files", "jigdofs.iso9660"),
         ("jigdofs.parts",),
         ("jigdofs.sources",),
-        ("jigdofs.build", "jigdofs.create"),
+        ("jigdofs.build", "jigdofs.create", "jigdofs.contents"),
         ("jigdofs.documents", "jigdofs.templates", "jigdofs.load"),
-        ("jigdofs.check_urls", "jigdofs.download", "jigdofs.local_parts"),
+        ("jigdofs.check_urls", "jigdofs.download", "jigdofs.local_parts", "jigdofs.plain_image"),
+        ("jigdofs.prefetch",),
         ("jigdofs.wiring",),
         ("jigdofs.batch",),
-        ("jigdofs.fuse",),
+        ("jigdofs.fuse", "jigdofs.control"),
         ("jigdofs.cli",),
     ]
     for height, floor in enumerate(floors):

@@ -182,6 +182,8 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
     background_options = options.background_options(arguments)
 
     async def serve() -> None:
+        from jigdofs.control.prefetching import prefetching
+        from jigdofs.control.server import serve_control
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
         from jigdofs.prefetch.plan import initial_request
@@ -221,6 +223,8 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
                     images.start_soon(fill_by_itself, images, first)
+                    handlers = {"prefetch": prefetching(images)}
+                    images.start_soon(serve_control, str(mount.mountpoint), handlers)
 
                 await hold(namespace, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
 

@@ -1,0 +1,1 @@
+"""How a running mount is talked to: a socket outside of it, one JSON object a line."""

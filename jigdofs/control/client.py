@@ -1,0 +1,61 @@
+"""Ask the daemon of a mount, at its control socket. Blocks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jigdofs.control import place
+from jigdofs.errors import MountError, Refused
+
+_CONNECT_S = 5.0
+
+
+def ask(mountpoint: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what the daemon of a mount tells, up to its end.
+
+    Args:
+        mountpoint: absolute, without links.
+        request: with `do` in it.
+
+    Raises:
+        MountError: there is no daemon that answers, or it ends meanwhile.
+        Refused: it cannot do that.
+    """
+    path = place.find(mountpoint)
+    if path is None:
+        raise MountError(f"{mountpoint}: its daemon cannot be asked; did another user mount it?")
+    with socket.socket(socket.AF_UNIX) as stream:
+        _connect(stream, path, mountpoint)
+        try:
+            stream.sendall(json.dumps(request).encode() + b"\n")
+            with stream.makefile("rb") as lines:
+                for line in lines:
+                    event = json.loads(line)
+                    if event["event"] == "error":
+                        raise Refused(event["message"], event["exit_code"])
+                    if event["event"] == "end":
+                        return
+                    yield event
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MountError(f"{mountpoint}: its daemon does not make sense: {error}") from error
+    raise MountError(f"{mountpoint}: its daemon has ended")
+
+
+def _connect(stream: socket.socket, path: Path, mountpoint: str) -> None:
+    stream.settimeout(_CONNECT_S)
+    try:
+        stream.connect(os.fspath(path))
+    except PermissionError as error:
+        raise MountError(f"{mountpoint}: another user mounted it; only that user or root can ask") from error
+    except OSError as error:
+        raise MountError(f"{mountpoint}: its daemon does not answer: {error.strerror or error}") from error
+    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if struct.unpack("3i", credentials)[1] != path.parent.lstat().st_uid:
+        raise MountError(f"{path}: somebody else than its owner listens there")
+    stream.settimeout(None)

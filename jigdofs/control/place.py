@@ -1,0 +1,85 @@
+"""Where the control socket of a mount lies: outside of the mount, so that it answers when the mount hangs.
+
+`/run/jigdofs` for root, `$XDG_RUNTIME_DIR/jigdofs` or `/run/user/UID/jigdofs` for others, else
+`jigdofs-UID` in the temporary directory; there, a name made of the mount point.
+
+Invariant of this file: a directory that others can write to, or that is not its owner's, is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from jigdofs.errors import MountError
+
+_ROOT_DIRECTORY = Path("/run/jigdofs")
+
+
+def socket_name(mountpoint: str) -> str:
+    """Name the socket of a mount point, given as an absolute path without links."""
+    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16] + ".sock"
+
+
+def own_directory() -> Path:
+    """Return the directory for our own sockets, made if need be.
+
+    Raises:
+        MountError: none can be made, or what is there is not safe.
+    """
+    uid = os.geteuid()
+    problem = ""
+    for directory in _directories_of(uid):
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            problem = f"{directory}: {error.strerror}"
+            continue
+        if _is_private(directory, uid):
+            return directory
+        problem = f"{directory} is not a directory that only its owner can write to"
+    raise MountError(f"there is no place for a control socket: {problem}")
+
+
+def find(mountpoint: str) -> Path | None:
+    """Return the socket of a mount, whoever of those made it whom we may talk to; None if there is none."""
+    name = socket_name(mountpoint)
+    for directory, owner in _searched():
+        with contextlib.suppress(OSError):
+            if _is_private(directory, owner) and stat.S_ISSOCK((directory / name).lstat().st_mode):
+                return directory / name
+    return None
+
+
+def _directories_of(uid: int) -> Iterator[Path]:
+    if uid == 0:
+        yield _ROOT_DIRECTORY
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given and uid == os.geteuid() and uid:
+        yield Path(given) / "jigdofs"
+    if uid:
+        yield Path(f"/run/user/{uid}/jigdofs")
+    yield Path(tempfile.gettempdir()) / f"jigdofs-{uid}"
+
+
+def _searched() -> Iterator[tuple[Path, int]]:
+    """Yield directories and who must own them: ours first, then root's, then, for root, everybody's."""
+    uid = os.geteuid()
+    for owner in dict.fromkeys((uid, 0)):
+        for directory in _directories_of(owner):
+            yield directory, owner
+    if uid == 0:
+        for pattern in ("/run/user/*/jigdofs", f"{tempfile.gettempdir()}/jigdofs-*"):
+            for directory in Path("/").glob(pattern.lstrip("/")):
+                with contextlib.suppress(OSError):
+                    yield directory, directory.lstat().st_uid
+
+
+def _is_private(directory: Path, owner: int) -> bool:
+    status = directory.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and not status.st_mode & 0o022

@@ -1,0 +1,74 @@
+"""What the daemon does for `jigdofs prefetch`: have parts in the cache, and tell how far that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from jigdofs.control.server import Handler, Tell
+from jigdofs.errors import UsageError
+from jigdofs.parts.brake import Brake
+from jigdofs.prefetch.fill import FillAccount
+from jigdofs.prefetch.plan import FillRequest
+
+_TELL_S = 0.25
+
+
+class Images(Protocol):
+    """The images of the daemon."""
+
+    @property
+    def brake(self) -> Brake:
+        """What holds background transfers back."""
+
+    async def fill(self, request: FillRequest, account: FillAccount) -> None:
+        """Have in the cache what a request means."""
+
+
+def prefetching(images: Images) -> Handler:
+    """Return what answers such requests for some images."""
+    return partial(_prefetch, images)
+
+
+async def _prefetch(images: Images, request: Mapping[str, Any], tell: Tell) -> None:
+    wish, bytes_per_s = parse(request)
+    if bytes_per_s is not None:
+        images.brake.bytes_per_s = bytes_per_s
+    account = FillAccount()
+    async with trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            while True:
+                await trio.sleep(_TELL_S)
+                await tell({"event": "progress", **asdict(account)})
+
+        nursery.start_soon(follow)
+        await images.fill(wish, account)
+        nursery.cancel_scope.cancel()
+    await tell({"event": "finished", **asdict(account)})
+
+
+def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
+    """Return what a request asks for and its bandwidth limit; raise `UsageError`."""
+    match request:
+        case {
+            "metadata": bool(metadata),
+            "globs": list(globs),
+            "range": (None | [int(), int()]) as span,
+            "everything": bool(everything),
+            "image": str(image),
+            "bytes_per_s": (None | int()) as bytes_per_s,
+        } if all(isinstance(glob, str) for glob in globs) and (bytes_per_s is None or bytes_per_s > 0):
+            wish = FillRequest(
+                metadata=metadata,
+                globs=tuple(globs),
+                range=None if span is None else (span[0], span[1]),
+                everything=everything,
+                image=image,
+            )
+            return wish, bytes_per_s
+    raise UsageError("that is no request to prefetch; the daemon may be of another version")
