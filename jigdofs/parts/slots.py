@@ -44,10 +44,9 @@ class Ticket:
         if slots is not None:
             slots.wake()
 
-    async def dawdle(self, seconds: float) -> None:
-        """Let time pass; end at once when somebody wants this more urgently."""
-        with trio.move_on_after(seconds):
-            await self._hurried.wait()
+    async def wait_hurried(self) -> None:
+        """Wait until somebody wants this more urgently than it was wanted at first."""
+        await self._hurried.wait()
 
     async def wait_in(self, slots: Slots) -> None:
         """Wait until `slots` grants one; called by `Slots` alone."""

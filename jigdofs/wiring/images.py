@@ -191,7 +191,7 @@ async def open_images(
         flights = Flights(nursery)
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
-        brake = Brake(lambda: flights.quiet, trio.current_time, background_options.max_bytes_per_s)
+        brake = Brake(flights, trio.current_time, background_options.max_bytes_per_s)
         acquirer = Acquirer(house.fetcher, mirrors, fetch_options, brake)
         local = None
         if source_options.paths:
