@@ -34,7 +34,7 @@ def test_mountinfo_is_read_with_its_escapes() -> None:
     """Blanks, backslashes and bytes that are no UTF-8 come out as they are; a broken line is passed over."""
     lines = parse_mountinfo(MOUNTINFO)
     assert len(lines) == 9
-    assert lines[2] == MountLine("/mnt/our image", FSTYPE, "/srv/a\\b.jigdo")
+    assert lines[2] == MountLine("/mnt/our image", FSTYPE, "/srv/a\\b.jigdo", "ro,user_id=0")
     assert lines[-1].mountpoint == os.fsdecode(b"/mnt/caf\xc3\xa9\xff")
 
 

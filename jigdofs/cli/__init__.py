@@ -25,6 +25,7 @@ _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 VERBS = {
     "mount": "show the image of a .jigdo as a file, at once",
     "umount": "end a mount",
+    "loop": "attach an image to a loop device as it should be, and mount what is inside",
     "prefetch": "have parts in the cache of a running mount before they are read",
     "download": "build whole images, without questions, from what is here and from mirrors",
     "info": "tell what is in a .jigdo and what of it is here already",

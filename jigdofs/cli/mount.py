@@ -36,8 +36,8 @@ examples:
   jigdofs mount dvd-1.jigdo dvd-2.jigdo /mnt/iso -o allow_other --cache-max-size 5G
   touch dvd.iso; jigdofs mount dvd.jigdo dvd.iso      # the image as this very file
   jigdofs mount --contents dvd.jigdo /mnt/iso; ls /mnt/iso/dvd/pool    # the files inside, without root
-  mount -o loop,ro /mnt/iso/debian.iso /mnt/cd        # needs root, and -o allow_other if
-                                                      # somebody else mounted the image
+  sudo jigdofs loop /mnt/iso /mnt/cd                  # or the kernel's view; needs -o allow_other if root
+                                                      # did not mount the image
 """
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jigdofs.errors import MountError
+from jigdofs.fuse.loop_device import attached_below
 from jigdofs.sources.own_mounts import FSTYPE, MountLine, parse_mountinfo
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def prepare(path: Path) -> bool:
             raise MountError(
                 f"{path}: {mount.source} is mounted there already; `jigdofs umount {path}' first"
             )
-        for device in _loop_devices(str(path)):
+        for device in attached_below(str(path)):
             _log.warning(
                 "%s holds the dead mount that was at %s; detach it: umount %s; losetup -d %s",
                 device,
@@ -136,7 +137,7 @@ def _holders(mountpoint: str) -> list[str]:
     """Name loop devices over files below a mount point, and processes that have one open."""
     holders = [
         f"{device} is attached to it (`umount {device}; losetup -d {device}')"
-        for device in _loop_devices(mountpoint)
+        for device in attached_below(mountpoint)
     ]
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or len(holders) >= 5:
@@ -146,17 +147,6 @@ def _holders(mountpoint: str) -> list[str]:
                 name = (process / "comm").read_text().strip()
                 holders.append(f"process {process.name} ({name})")
     return holders
-
-
-def _loop_devices(mountpoint: str) -> list[str]:
-    """Return the loop devices attached to a file at or below a mount point."""
-    devices = []
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            file = backing.read_text().rstrip("\n")
-            if file == mountpoint or file.startswith(mountpoint + "/"):
-                devices.append(f"/dev/{backing.parts[3]}")
-    return devices
 
 
 def _uses(process: Path, mountpoint: str) -> bool:

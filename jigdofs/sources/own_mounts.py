@@ -26,11 +26,12 @@ _LOOP = re.compile(r"/dev/(loop[0-9]+)(?:p[0-9]+)?")
 
 
 class MountLine(NamedTuple):
-    """One line of mountinfo (proc(5))."""
+    """One line of mountinfo (proc(5)); `options` are those of the file system."""
 
     mountpoint: str
     fstype: str
     source: str
+    options: str = ""
 
 
 def parse_mountinfo(text: bytes) -> list[MountLine]:
@@ -40,7 +41,8 @@ def parse_mountinfo(text: bytes) -> list[MountLine]:
         left, _, right = line.partition(b" - ")
         fields, rest = left.split(b" "), right.split(b" ")
         if len(fields) >= 5 and len(rest) >= 2:
-            found.append(MountLine(_unescape(fields[4]), _unescape(rest[0]), _unescape(rest[1])))
+            options = os.fsdecode(rest[2]) if len(rest) > 2 else ""
+            found.append(MountLine(_unescape(fields[4]), _unescape(rest[0]), _unescape(rest[1]), options))
     return found
 
 
