@@ -27,6 +27,7 @@ VERBS = {
     "umount": "end a mount",
     "loop": "attach an image to a loop device as it should be, and mount what is inside",
     "prefetch": "have parts in the cache of a running mount before they are read",
+    "serve": "serve images and the files in them over HTTP, without FUSE",
     "download": "build whole images, without questions, from what is here and from mirrors",
     "info": "tell what is in a .jigdo and what of it is here already",
     "make-template": "write the .jigdo and .template of an image, given the files that are in it",

@@ -170,6 +170,11 @@ class Namespace:
         return sum(one.image.reader.layout.length for one in self._shown)
 
     @property
+    def names(self) -> list[bytes]:
+        """What is in the root: images, and directories with a slash at their end."""
+        return [name + b"/" * (node >= 1 << _CONTENTS_SHIFT) for name, node in self._root]
+
+    @property
     def images(self) -> Sequence[Image]:
         """The images, in order."""
         return [one.image for one in self._shown]

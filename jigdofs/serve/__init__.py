@@ -1,0 +1,1 @@
+"""HTTP's face of the namespace: images and the files in them, without FUSE. The only room with hypercorn."""

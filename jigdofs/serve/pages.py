@@ -1,0 +1,45 @@
+"""The page that lists a directory. Pure."""
+
+from __future__ import annotations
+
+import html
+import os
+import urllib.parse
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """What is listed: a name, whether it is a directory, and the bytes of a file."""
+
+    name: bytes
+    is_directory: bool
+    size: int
+
+
+def link(name: bytes) -> str:
+    """Return a name as a relative reference: escaped, and never taken for a scheme or a host."""
+    return "./" + urllib.parse.quote(name, safe="")
+
+
+def listing(path: bytes, rows: Iterable[Row]) -> bytes:
+    """Return a page of links to what is in a directory, in UTF-8."""
+    title = html.escape(_text(path))
+    lines = [
+        "<!DOCTYPE html>",
+        '<html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{title}</title></head><body><h1>{title}</h1><table>",
+    ]
+    if path.strip(b"/"):
+        lines.append('<tr><td><a href="../">../</a></td><td></td></tr>')
+    for row in rows:
+        slash = "/" if row.is_directory else ""
+        size = "" if row.is_directory else f"{row.size:,}"
+        anchor = f'<a href="{html.escape(link(row.name))}{slash}">{html.escape(_text(row.name))}{slash}</a>'
+        lines.append(f'<tr><td>{anchor}</td><td align="right">{size}</td></tr>')
+    lines.append("</table></body></html>\n")
+    return "\n".join(lines).encode()
+
+
+def _text(name: bytes) -> str:
+    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
