@@ -48,22 +48,37 @@ async def serve_control(mountpoint: str, handlers: Mapping[str, Handler]) -> Non
 
 @contextlib.asynccontextmanager
 async def _listening(mountpoint: str) -> AsyncIterator[trio.SocketListener]:
-    path = place.own_directory() / place.socket_name(mountpoint)
-    _remove(path)  # of a daemon that was killed: a mount point has one daemon
-    bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        await bound.bind(os.fspath(path))
-        path.chmod(0o600)
-        bound.listen(16)
+    bound, path = await _bound(mountpoint)
+    with bound:
         inode = path.lstat().st_ino
+        bound.listen(16)
         try:
             yield trio.SocketListener(bound)
         finally:
             with contextlib.suppress(OSError):
                 if path.lstat().st_ino == inode:  # not that of a daemon that came after us
                     _remove(path)
-    finally:
-        bound.close()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # the last one tidies up
+
+
+async def _bound(mountpoint: str) -> tuple[trio.socket.SocketType, Path]:
+    """Return a socket that is bound, and where; raise `MountError` or `OSError`."""
+    for last_try in (False, True):
+        path = place.own_directory() / place.socket_name(mountpoint)
+        _remove(path)  # of a daemon that was killed: a mount point has one daemon
+        bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await bound.bind(os.fspath(path))
+            path.chmod(0o600)
+        except OSError as error:
+            bound.close()
+            # a daemon that ended just now took the directory with it
+            if last_try or not isinstance(error, FileNotFoundError):
+                raise
+        else:
+            return bound, path
+    raise AssertionError("the last try returns or raises")
 
 
 def _remove(path: Path) -> None:
