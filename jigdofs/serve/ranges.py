@@ -97,17 +97,23 @@ def _of_range(text: bytes, size: int) -> Answer:
         return whole
     if len(matches) > 1 or matches[0] is None:
         return Answer(416)
-    first, last = matches[0][1], matches[0][2]
-    if len(first) > _MAX_DIGITS or len(last) > _MAX_DIGITS or not (first or last):
-        return Answer(416) if len(first) > _MAX_DIGITS else whole
-    if not first:
-        begin, end = max(0, size - int(last)), size
+    first, last = (_number(digits, size) for digits in matches[0].groups())
+    if first is None and last is None:
+        return whole
+    if first is None or last is None:
+        begin, end = (max(0, size - (last or 0)) if first is None else first), size
+    elif first > last:
+        return whole
     else:
-        begin, end = int(first), size if not last else int(last) + 1
-        if end <= begin:
-            return whole
-    end = min(end, size)
+        begin, end = first, min(last + 1, size)
     return Answer(206, begin, end) if begin < end else Answer(416)
+
+
+def _number(digits: bytes, size: int) -> int | None:
+    """Return a number, or one just as large as need be; None where there is none."""
+    if not digits:
+        return None
+    return size if len(digits) > _MAX_DIGITS else int(digits)
 
 
 def _date(text: bytes | None) -> int | None:
