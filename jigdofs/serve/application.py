@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import trio
 
 from jigdofs.contents.namespace import Attributes, Namespace, OpenedFile
-from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, WrongKind
+from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, Stopped, WrongKind
 from jigdofs.serve.pages import Row, listing
 from jigdofs.serve.ranges import Answer, Validators, decide
 
@@ -129,7 +129,8 @@ class Application:
         if self._last_error[0] == reason and now - self._last_error[1] < _SAME_ERROR_S:
             return
         self._last_error = (reason, now)
-        _log.error("%s failed: %s", what.encode("ascii", "backslashreplace").decode(), reason)
+        level = logging.INFO if isinstance(error, Stopped) else logging.ERROR  # we end it ourselves then
+        _log.log(level, "%s failed: %s", what.encode("ascii", "backslashreplace").decode(), reason)
 
     # -- directories -------------------------------------------------------------------------------
 
