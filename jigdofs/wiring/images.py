@@ -122,13 +122,15 @@ class Images:
         taken = {image.name for image in self.images}
         shown = []
         for image in self.images:
-            if not contents or not await _may_be_iso(image):
+            is_iso = await _is_iso(image) if contents else False
+            if is_iso is False:
                 shown.append(Shown(image))
                 continue
             stem, dot, _ = image.name.rpartition(".")
             directory = unique_name(stem if dot and stem else f"{image.name}.d", taken)
             taken.add(directory)
-            image.contents.begin()
+            if is_iso:
+                image.contents.begin()
             shown.append(Shown(image, image.contents, directory))
         return Namespace(shown, single=single)
 
@@ -154,10 +156,10 @@ async def fill_by_itself(images: Images, request: FillRequest | None) -> None:
         _log.info("fetched ahead: %s, %d cannot be had", had, account.parts_failed)
 
 
-async def _may_be_iso(image: Image) -> bool:
-    """Tell whether an image may have files to show; nothing is fetched to find out."""
+async def _is_iso(image: Image) -> bool | None:
+    """Tell whether an image is an ISO with files to show; None where a part must be fetched to find out."""
     if any(piece.part is not None for piece in image.layout.slices(MAGIC_OFFSET, len(MAGIC))):
-        return True
+        return None
     if await image.reader.read(MAGIC_OFFSET, len(MAGIC)) == MAGIC:
         return True
     _log.warning("%s is no ISO 9660 image: the files in it are not shown", printable(image.name))
