@@ -29,7 +29,8 @@ from jigdofs.download import Download, interruptible
 from jigdofs.errors import InputError, JigdofsError, leaf_of
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.jigdo import ImageSection, JigdoFile
-from jigdofs.load import LoadedImage, Selection, image_name, unique_name
+from jigdofs.load import LoadedImage, Selection, image_name
+from jigdofs.names import unique_name
 from jigdofs.parts.open_file import Fingerprint
 from jigdofs.sources.piece import Piece, fingerprint_of
 from jigdofs.sources.sources import Sources

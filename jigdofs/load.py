@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 import urllib.parse
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,13 @@ from jigdofs.format import jigdo
 from jigdofs.format.template import Chunk, ImageInfo, Template, read_template
 from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import TemplateFile
+from jigdofs.names import leaf_name, unique_name
 from jigdofs.templates import Templates, TemplateSource
 
 _log = logging.getLogger(__name__)
 
 MAX_INCLUDE_DEPTH = 16
 MAX_INCLUDES = 256
-_MAX_NAME_BYTES = 255 - len(".tmp")  # an image that is being built is called `NAME.tmp`
-_MAX_TAIL_BYTES = 32  # of an extension
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,30 +213,6 @@ def image_name(selection: Selection, section: jigdo.ImageSection) -> str:
     return leaf_name(section.filename) or leaf_name(Path(selection.source).stem) or "image"
 
 
-def leaf_name(name: str) -> str:
-    """Return the last component of a name, shortened to what a filesystem takes; "" if none is left."""
-    leaf = name.rsplit("/", 1)[-1]
-    # dropping a character may bring bytes together that spell another one
-    while (visible := _visible(leaf)) != leaf:
-        leaf = visible
-    stem, dot, extension = leaf.rpartition(".")
-    leaf = _fitting(stem, dot + extension) if dot and stem else _fitting(leaf, "")
-    return "" if leaf in (".", "..") else leaf
-
-
-def _visible(name: str) -> str:
-    """Drop what is neither printable nor a byte that is no UTF-8."""
-    kept = "".join(char for char in name if char.isprintable() or 0xDC80 <= ord(char) <= 0xDCFF)
-    return kept.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def _fitting(stem: str, tail: str) -> str:
-    """Put a name together, cut so that a filesystem takes the whole."""
-    end = tail.encode("utf-8", "surrogateescape")[:_MAX_TAIL_BYTES]
-    begin = stem.encode("utf-8", "surrogateescape")[: _MAX_NAME_BYTES - len(end)]
-    return (begin + end).decode("utf-8", "surrogateescape").strip()
-
-
 def unique_names(images: list[LoadedImage], taken: Iterable[str] = ()) -> dict[str, LoadedImage]:
     """Give every image a name of its own that is not taken: `a.iso`, `a~2.iso`, …."""
     named: dict[str, LoadedImage] = {}
@@ -247,17 +222,6 @@ def unique_names(images: list[LoadedImage], taken: Iterable[str] = ()) -> dict[s
         used.add(name)
         named[name] = image
     return named
-
-
-def unique_name(name: str, taken: Container[str]) -> str:
-    """Return a name that is not taken: the name itself, or one with a number."""
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        stem, dot, extension = name.rpartition(".")
-        tail = f"~{number}{dot}{extension}" if dot and stem else f"~{number}"
-        unique = _fitting(stem if dot and stem else name, tail)
-    return unique
 
 
 def _select(description: jigdo.JigdoFile, image: str) -> list[jigdo.ImageSection]:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 
 from jigdofs.errors import InputError, SourceChanged
+from jigdofs.fetch import url as urls
 from jigdofs.format.part import Part
 from jigdofs.format.template import UnmatchedData
 from jigdofs.image.layout import Layout
@@ -68,8 +69,12 @@ def open_plain(source: str) -> PlainImage | None:
     """Open a local file that is an ISO 9660 image itself; None for anything else, a .jigdo above all. Blocks.
 
     Raises:
-        InputError: it is an image, and cannot be read.
+        InputError: it is an image, and cannot be read, or lies elsewhere.
     """
+    if urls.is_http(source):
+        if source.lower().endswith(".iso"):
+            raise InputError(f"{source}: a plain image can only be shown where it lies on this machine")
+        return None
     path = os.path.abspath(source)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

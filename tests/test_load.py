@@ -20,10 +20,10 @@ from jigdofs.load import (
     MAX_INCLUDES,
     LoadedImage,
     Loader,
-    leaf_name,
     normalise,
     unique_names,
 )
+from jigdofs.names import leaf_name
 from jigdofs.parts.locations import Locator
 from jigdofs.parts.spool import MemoryPlace
 from jigdofs.templates import Templates

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jigdofs.format.jigdo import JigdoFile, parse
 from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import TemplateFile
-from jigdofs.load import LoadedImage, leaf_name, unique_names
+from jigdofs.load import LoadedImage, unique_names
+from jigdofs.names import directory_names, leaf_name
 
 ANY = st.binary(max_size=400) | st.text("./ \x00\r~ab\u00e9\ufeff\u202e", max_size=300).map(str.encode)
 
@@ -99,3 +100,20 @@ def test_unique_names_are_fit(names: list[str]) -> None:
     named = unique_names(images)
     assert list(named.values()) == images
     assert all(map(_is_fit, named))
+
+
+@pytest.mark.parametrize(
+    ("names", "directories"),
+    [
+        (["dvd.iso"], ["dvd"]),
+        (["a.iso", "b.img", "c"], ["a", "b", "c.d"]),
+        (["lab.iso", "lab.img"], ["lab.iso.d", "lab.img.d"]),
+        (["y.iso", "y"], ["y.iso.d", "y.d"]),
+        (["x.iso.d", "x.iso"], ["x.iso.d.d", "x"]),
+        ([".iso"], [".iso.d"]),
+    ],
+)
+def test_directories_are_called_after_their_images(names: list[str], directories: list[str]) -> None:
+    """The directory of an image has its name without the ending, or all of it where that is taken."""
+    assert directory_names(names) == directories
+    assert len({*names, *directories}) == 2 * len(names)

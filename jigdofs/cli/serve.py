@@ -55,9 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the images and serve them until told to end."""
     import trio
 
-    from jigdofs.serve.server import listen
+    from jigdofs.serve.server import check_installed, listen
 
     logs.to_stderr((logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)])
+    check_installed()
     with listen(arguments.listen) as bound:  # before anything is fetched for it
         trio.run(_serve, arguments, bound, strict_exception_groups=True)
     return EXIT_OK

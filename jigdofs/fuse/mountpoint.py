@@ -92,7 +92,8 @@ def prepare(path: Path) -> bool:
             )
         for device in attached_below(str(path)):
             _log.warning(
-                "%s holds the dead mount that was at %s; detach it: umount %s; losetup -d %s",
+                "%s holds the dead mount that was at %s; let it go: `umount %s' if it is mounted, else"
+                " `losetup -d %s'",
                 device,
                 path,
                 device,

@@ -12,6 +12,7 @@ import email.utils
 import logging
 import mimetypes
 import os
+import re
 import stat
 import time
 import urllib.parse
@@ -31,6 +32,7 @@ PIECE_BYTES = 1 << 20
 MAX_REQUESTS = 256
 """Answered at once; each may hold a piece. Beyond that clients are told to come again."""
 _SAME_ERROR_S = 10.0
+_ORIGIN = re.compile(rb"\Ahttps?://[^/]*", re.IGNORECASE)  # of a request to a proxy (RFC 9112 3.2.2)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -80,15 +82,24 @@ class Application:
 
     async def _until_hung_up(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer; give up when the client does, as it may be waiting for a part that takes minutes."""
+        ending = False
+
+        async def sending(message: Message) -> None:
+            nonlocal ending
+            ending = message["type"] == "http.response.body" and not message["more_body"]
+            await send(message)
+
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                nursery.cancel_scope.cancel()
+                # the server says so at the end of each answer, too, and closes the connection within `send`
+                if not ending:
+                    nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            await self._answer(scope, send)
+            await self._answer(scope, sending)
             nursery.cancel_scope.cancel()
 
     async def _answer(self, scope: Message, send: Send) -> None:
@@ -102,6 +113,8 @@ class Application:
             found = await self._find(path)
             if stat.S_ISDIR(found.attributes.mode):
                 await self._send_listing(path, found.node, send, head=head)
+            elif path.endswith(b"/"):
+                raise _Refusal(404, "that is no directory")
             else:
                 await self._send_file(path, found, scope, send, head=head)
         except _Refusal as refusal:
@@ -121,7 +134,10 @@ class Application:
         self._report(f"{scope['method']} {scope['path']}", error)
         if isinstance(error, NoSuchFile | WrongKind):
             return _Refusal(404, str(error))
-        return _Refusal(504 if isinstance(error, ReadTimeout) else 502, str(error))
+        # what our mirrors are called is no client's business
+        if isinstance(error, ReadTimeout):
+            return _Refusal(504, "it cannot be had in time; the log of jigdofs says more")
+        return _Refusal(502, "a part of it cannot be had; the log of jigdofs says why")
 
     def _report(self, what: str, error: JigdofsError) -> None:
         reason = str(error)
@@ -188,7 +204,7 @@ def _pieces(begin: int, end: int) -> Iterator[tuple[int, int]]:
 def _path(scope: Message) -> bytes:
     """Return the path of a request, unescaped; raise `_Refusal` for one that no file can have."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
-    path = urllib.parse.unquote_to_bytes(raw.partition(b"?")[0])
+    path = urllib.parse.unquote_to_bytes(_ORIGIN.sub(b"", raw.partition(b"?")[0]))
     if not path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
         raise _Refusal(400, "that is no path")
     return path

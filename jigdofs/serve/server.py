@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from jigdofs.errors import JigdofsError, UsageError
+from jigdofs.errors import InputError, UsageError
 from jigdofs.serve.application import Application
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ STALLED_MS = 60_000
 """How long a client may take nothing."""
 _HEADER_BYTES = 32 << 10
 _BACKLOG = 256
+
+
+def check_installed() -> None:
+    """Raise `InputError` if there is nothing to serve with."""
+    if importlib.util.find_spec("hypercorn") is None:
+        raise InputError("serving needs hypercorn: pip install 'jigdofs[serve]'")
 
 
 def listen(address: str) -> socket.socket:
@@ -71,10 +78,8 @@ def url_of(bound: socket.socket) -> str:
 
 async def serve(application: Application, bound: socket.socket, end: Callable[[], Awaitable[None]]) -> None:
     """Serve until `end` returns; then let answers go on for a moment, and break what is left."""
-    try:
-        from hypercorn.trio import serve as run
-    except ImportError:
-        raise JigdofsError("serving needs hypercorn: pip install 'jigdofs[serve]'") from None
+    from hypercorn.trio import serve as run
+
     ending = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -105,6 +110,9 @@ def _config(bound: socket.socket) -> Config:
     config.h11_max_incomplete_size = _HEADER_BYTES
     config.include_server_header = False
     config.errorlog = logging.getLogger(f"{__name__}.hypercorn")
+    if _log.isEnabledFor(logging.INFO):
+        config.accesslog = config.errorlog
+        config.access_log_format = '%(h)s "%(R)s" %(s)s %(b)s'
     return config
 
 

@@ -26,8 +26,9 @@ from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
 from jigdofs.iso9660.tree import MAGIC as MAGIC_OF_TREES
-from jigdofs.load import LoadedImage, leaf_name, unique_name, unique_names
+from jigdofs.load import LoadedImage, unique_names
 from jigdofs.local_parts import LocalParts
+from jigdofs.names import directory_names, leaf_name, unique_name
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.brake import Brake
 from jigdofs.parts.cache import Cache
@@ -119,19 +120,13 @@ class Images:
             contents: show the files inside ISO images, too.
             single: show the one image as the root itself.
         """
-        taken = {image.name for image in self.images}
+        isos = [await _is_iso(image) if contents else False for image in self.images]
+        directories = directory_names([image.name for image in self.images])
         shown = []
-        for image in self.images:
-            is_iso = await _is_iso(image) if contents else False
-            if is_iso is False:
-                shown.append(Shown(image))
-                continue
-            stem, dot, _ = image.name.rpartition(".")
-            directory = unique_name(stem if dot and stem else f"{image.name}.d", taken)
-            taken.add(directory)
+        for image, directory, is_iso in zip(self.images, directories, isos, strict=True):
             if is_iso:
                 image.contents.begin()
-            shown.append(Shown(image, image.contents, directory))
+            shown.append(Shown(image) if is_iso is False else Shown(image, image.contents, directory))
         return Namespace(shown, single=single)
 
     async def fill(self, request: FillRequest, account: FillAccount) -> None:
