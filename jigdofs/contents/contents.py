@@ -185,6 +185,7 @@ async def _answer(stream: trio.SocketStream, reader: ImageReader, troubles: list
             except JigdofsError as error:
                 troubles.append(error)
                 await stream.send_all(process.ANSWER.pack(-1))
+                await stream.aclose()  # should it ask for more all the same
                 return
             await stream.send_all(process.ANSWER.pack(len(data)) + data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -30,6 +30,7 @@ BLOCK_BYTES = 512
 _CONTENTS_SHIFT = 40  # a tree has less than 2**40 entries, and 2**23 images are enough
 _ENTRY_MASK = (1 << _CONTENTS_SHIFT) - 1
 _MAX_LINKS = 40  # as many as the kernel follows
+_TOP_OF_TREE = 2  # steps from the root to the top of an image's files: links lead no higher
 
 
 class Image(Protocol):
@@ -286,12 +287,13 @@ class Namespace:
             WrongKind: something on the way is no directory, or links lead in circles.
         """
         node, trail = ROOT, [ROOT]
-        left = [name for name in path.split(b"/") if name not in (b"", b".")][::-1]
+        left = [(name, 1) for name in _steps(path)]  # names, and how much of the trail `..` leaves
         links = 0
         while left:
-            name = left.pop()
+            name, least = left.pop()
             if name == b"..":
-                if len(trail) > 1:
+                await self.lookup(node, name)  # which must be a directory
+                if len(trail) > least:
                     trail.pop()
                 node = trail[-1]
                 continue
@@ -302,28 +304,12 @@ class Namespace:
                     raise WrongKind(f"{_text(path)}: too many symbolic links", errno.ELOOP)
                 target = await self.target(node)
                 if target.startswith(b"/"):
-                    del trail[2:]  # the root of that image's files
-                left += [part for part in target.split(b"/") if part not in (b"", b".")][::-1]
+                    del trail[_TOP_OF_TREE:]
+                left += [(step, _TOP_OF_TREE) for step in _steps(target)]
                 node = trail[-1]
-                # `..` in a link ends at the root of the tree it stands in
-                left = self._confined(left, len(trail))
             else:
                 trail.append(node)
         return node
-
-    @staticmethod
-    def _confined(left: list[bytes], depth: int) -> list[bytes]:
-        """Drop each `..` that would lead above the root of an image's files (the second of a trail)."""
-        kept: list[bytes] = []
-        for name in reversed(left):
-            if name != b"..":
-                depth += 1
-            elif depth <= 2:
-                continue
-            else:
-                depth -= 1
-            kept.append(name)
-        return kept[::-1]
 
     def _image(self, node: int) -> Image | None:
         number = node - self._first_image
@@ -369,6 +355,11 @@ def walk(files: Tree, number: int = tree.ROOT) -> Iterator[int]:
         yield child
         if stat.S_ISDIR(files.node(child).mode):
             pending.append(iter(files.children(child)))
+
+
+def _steps(path: bytes) -> list[bytes]:
+    """Return the names of a path, the first one last."""
+    return [name for name in path.split(b"/") if name not in (b"", b".")][::-1]
 
 
 def _text(name: bytes) -> str:

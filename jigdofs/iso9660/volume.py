@@ -9,7 +9,6 @@ Invariants of this file:
 
 from __future__ import annotations
 
-import calendar
 import io
 import os
 import stat
@@ -17,15 +16,13 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, BinaryIO, cast
 
+from jigdofs.iso9660 import attributes
 from jigdofs.iso9660.tree import Entry, Extent
 
 _MAX_BYTES = 32 << 20
-"""Most bytes of directories we read. 20,000 files with Rock Ridge and Joliet take 5.4 MB, and pycdlib
-1 s and 60 MB of memory; Debian's largest image has 30,000."""
-_FILE, _DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
-_KINDS = frozenset(
-    (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-)
+"""Most bytes of directories we read. 30,000 files, as many as Debian's largest image has, with Rock Ridge,
+Joliet and names of 50 bytes take 9.9 MB, and pycdlib 1.1 s and 110 MB of memory."""
+_BEYOND = 1 << 45  # where no directory record can lead: 2**32 blocks of 4 KiB, and 4 GiB more
 
 
 class _Overread(Exception):
@@ -44,7 +41,9 @@ class _Metered(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
         self._file = file
+        self._at = file.tell()
         self._left = _MAX_BYTES
+        self.endless = False  # claim to have no end
 
     def seekable(self) -> bool:
         return True
@@ -53,10 +52,16 @@ class _Metered(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return self._file.seek(offset, whence)
+        """Go somewhere; a file system may not go as far as we claim to reach, so only `read` goes there."""
+        if whence == os.SEEK_END:
+            offset += _BEYOND if self.endless else self._file.seek(0, os.SEEK_END)
+        elif whence == os.SEEK_CUR:
+            offset += self._at
+        self._at = offset
+        return offset
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read on; at least a sector is charged, so that even empty reads come to an end."""
@@ -64,7 +69,10 @@ class _Metered(io.RawIOBase):
         self._left -= max(size, 512)
         if size < 0 or self._left < 0:
             raise _Overread(f"its directory has more than {_MAX_BYTES >> 20} MiB")
-        return self._file.read(size)
+        self._file.seek(self._at)
+        data = self._file.read(size)
+        self._at += len(data)
+        return data
 
 
 def stretches(image: BinaryIO) -> list[Extent]:
@@ -79,7 +87,7 @@ def stretches(image: BinaryIO) -> list[Extent]:
         if volume is not None:
             block = volume.logical_block_size()
             for records in _files(volume.root_directory_record()):
-                found.update(_joined([_stretch(record, block) for record in records]))
+                found.update(_joined(_stretch(record, block) for record in _in_order(records)))
     return sorted(extent for extent in found if extent.offset > 0 and _within(extent, size))
 
 
@@ -100,8 +108,25 @@ def tree(image: BinaryIO) -> Entry:
 def _open(image: BinaryIO) -> Any:
     import pycdlib
 
-    iso = pycdlib.PyCdlib()
-    iso.open_fp(cast(BinaryIO, _Metered(image)))  # it needs no more than read, seek and tell
+    metered = _Metered(image)
+
+    class Iso(pycdlib.PyCdlib):
+        """Leave the length of a file as it is told where the image ends before it.
+
+        Else pycdlib would cut such a file, and every other one that begins there, to what is left of the
+        image, even to less than nothing: the files of an image that was not copied to its end would be
+        short without a word.
+        """
+
+        def _walk_directories(self, *arguments: Any) -> Any:
+            metered.endless = True
+            try:
+                return super()._walk_directories(*arguments)
+            finally:
+                metered.endless = False
+
+    iso = Iso()
+    iso.open_fp(cast(BinaryIO, metered))  # it needs no more than read, seek and tell
     return iso
 
 
@@ -136,13 +161,23 @@ def _within(extent: Extent, size: int) -> bool:
     return extent.offset >= 0 and 0 < extent.length <= size - extent.offset
 
 
-def _joined(pieces: Iterable[Extent]) -> list[Extent]:
-    """Put together those stretches that follow each other without a gap.
+def _in_order(records: list[Any]) -> list[Any]:
+    """Return the records of a file in the order of its bytes.
 
-    Sorted, as pycdlib keeps the third and later records of a name in front of the second.
+    Old pycdlib keeps the third and later ones in front of the second, and forgets what follows which.
     """
+    chain = records[:1]
+    while len(chain) < len(records) and chain[-1].data_continuation is not None:
+        chain.append(chain[-1].data_continuation)
+    if {id(record) for record in chain} == {id(record) for record in records}:
+        return chain
+    return sorted(records, key=lambda record: record.extent_location())
+
+
+def _joined(pieces: Iterable[Extent]) -> list[Extent]:
+    """Put together those stretches that follow each other without a gap."""
     joined: list[Extent] = []
-    for piece in sorted(pieces):
+    for piece in pieces:
         if joined and joined[-1].offset + joined[-1].length == piece.offset:
             joined[-1] = Extent(joined[-1].offset, joined[-1].length + piece.length)
         else:
@@ -176,10 +211,12 @@ class _Reading:
             directory, entry = pending.pop()
             children = []
             for named in _named(directory):
-                records = self._at_home(named)
+                # an associated file is another fork of the file of that name; nobody shows these
+                shown = [record for record in named if not record.is_associated_file()]
+                records = self._at_home(shown) if shown else []
                 if not records:
                     continue
-                child = self._entry(records, self._name(named[0]))
+                child = self._entry(records, self._name(shown[0]))
                 children.append(child)
                 if stat.S_ISDIR(child.mode) and id(records[0]) not in seen:
                     seen.add(id(records[0]))
@@ -209,78 +246,26 @@ class _Reading:
     def _entry(self, records: list[Any], name: bytes) -> Entry:
         record = records[0]
         ridge = record.rock_ridge if self._rock_ridge else None
-        mode = _mode(record, ridge)
-        mtime, atime, ctime = _times(record, ridge)
+        mode = attributes.mode(record, ridge)
+        mtime, atime, ctime = attributes.times(record, ridge)
         entry = Entry(name, mode, mtime, atime, ctime)
         if stat.S_ISLNK(mode):
-            entry.target = ridge.symlink_path() if ridge is not None and ridge.is_symlink() else b""
+            entry.target = attributes.target(ridge)
         elif stat.S_ISREG(mode):
             entry.extents = self._extents(records)
         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            entry.rdev = _device(ridge)
+            entry.rdev = attributes.device(ridge)
         return entry
 
     def _extents(self, records: list[Any]) -> tuple[Extent, ...]:
-        pieces = [_stretch(record, self._block) for record in records]
+        pieces = [_stretch(record, self._block) for record in _in_order(records)]
         pieces = _joined(piece for piece in pieces if piece.length)
         if all(_within(piece, self._size) for piece in pieces):
             return tuple(pieces)
-        return (Extent(0, sum(piece.length for piece in pieces)),)
+        return (Extent(0, sum(max(0, piece.length) for piece in pieces)),)
 
 
 def _without_version(name: str) -> str:
     """Drop the version that ISO 9660 puts behind a file's name."""
     stem, semicolon, version = name.rpartition(";")
     return stem if semicolon and version.isascii() and version.isdigit() else name
-
-
-def _ridge_record(ridge: Any, name: str) -> Any:
-    """Return one of Rock Ridge's entries, from the record itself or from its continuation."""
-    for entries in (ridge.dr_entries, ridge.ce_entries):
-        if entries is not None and (found := getattr(entries, name, None)) is not None:
-            return found
-    return None
-
-
-def _mode(record: Any, ridge: Any) -> int:
-    plain = _DIRECTORY if record.is_dir() else _FILE
-    px = _ridge_record(ridge, "px_record") if ridge is not None else None
-    if px is None:
-        return plain
-    mode: int = px.posix_file_mode & 0xFFFF
-    if stat.S_IFMT(mode) not in _KINDS or stat.S_ISDIR(mode) != record.is_dir():
-        return stat.S_IFMT(plain) | stat.S_IMODE(mode)
-    return mode
-
-
-def _device(ridge: Any) -> int:
-    pn = _ridge_record(ridge, "pn_record")
-    if pn is None:
-        return 0
-    # 32 bits in the low word, as mkisofs writes them, or major and minor in a word each (RRIP 4.1.2)
-    number = pn.dev_t_low if not pn.dev_t_high else os.makedev(pn.dev_t_high & 0xFFF, pn.dev_t_low & 0xFFFFF)
-    return int(number) & 0xFFFFFFFF
-
-
-def _times(record: Any, ridge: Any) -> tuple[int, int, int]:
-    """Return when it was modified, read and changed, in nanoseconds since 1970."""
-    tf = _ridge_record(ridge, "tf_record") if ridge is not None else None
-    plain = _time(record.date)
-    if tf is None:
-        return plain, plain, plain
-    names = ("modification_time", "access_time", "attribute_change_time")
-    found = (getattr(tf, name, None) for name in names)
-    mtime, atime, ctime = (plain if time is None else _time(time) for time in found)
-    return mtime, atime, ctime
-
-
-def _time(date: Any) -> int:
-    """Return a date of either form in nanoseconds since 1970; 0 if it is none (ECMA-119 8.4.26.1, 9.1.5)."""
-    short = hasattr(date, "years_since_1900")
-    year = 1900 + date.years_since_1900 if short else date.year
-    month, day = date.month, date.day_of_month if short else date.dayofmonth
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return 0
-    seconds: int = calendar.timegm((year, month, day, date.hour, date.minute, date.second))
-    hundredths = 0 if short else date.hundredthsofsecond
-    return int((seconds - 900 * date.gmtoffset) * 10**9 + hundredths * 10**7)
