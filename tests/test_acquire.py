@@ -475,3 +475,24 @@ def test_every_fault_has_its_turn() -> None:
     used = {type(make(dice)).__name__ for make in _QUICK_FAULTS} | {"Stall", "Drip"}
     kinds: list[type[Fault]] = [Fault, *Fault.__subclasses__()]
     assert used == {kind.__name__ for kind in kinds}
+
+
+async def test_held_back_before_it_begins() -> None:
+    """A transfer that waited for its slot while a reader came is held back before it asks for anything."""
+    fetcher = Scripted({})
+    go = trio.Event()
+    counts: list[int] = []
+
+    async def brake(_ticket: Ticket, count: int) -> None:
+        counts.append(count)
+        await go.wait()
+
+    spool = Spool(PART.length, (MemoryPlace(1 << 30),), PART.checksum.algorithm.hasher)
+    acquirer = Acquirer(fetcher, Mirrors(8, trio.current_time), FAST, brake)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acquirer.acquire, PART, [A], spool, Ticket(Urgency.BACKGROUND))
+        await trio.testing.wait_all_tasks_blocked()
+        assert fetcher.asked == []
+        go.set()
+    assert counts == [0, len(DATA)]
+    spool.abandon()

@@ -1,8 +1,10 @@
 """Flights: one per key however many wait; no waiter ends it, and no descriptor is lost."""
 
+import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -10,8 +12,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jigdofs.errors import JigdofsError, NoRoom
-from jigdofs.parts.flights import Flights
+from jigdofs.errors import JigdofsError, NoRoom, Stopped
+from jigdofs.parts.flights import Flight, Flights
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 
@@ -241,3 +243,153 @@ def test_pins_are_balanced(
     for file in files:
         file.discard()
     assert [file for file in files if is_open(file)] == []
+
+
+def is_quiet(flights: Flights) -> bool:
+    return flights.quiet
+
+
+async def told_quiet(flights: Flights, told: list[bool]) -> None:
+    """Wait for quiet, and note whether it is quiet in that moment."""
+    await flights.wait_quiet()
+    told.append(is_quiet(flights))
+
+
+@pytest.mark.parametrize("urgency", [FOREGROUND, READAHEAD])
+@pytest.mark.parametrize("error", [None, NoRoom("full"), ZeroDivisionError("bug")], ids=repr)
+async def test_quiet(urgency: Urgency, error: Exception | None, expected_log: Callable[[str], None]) -> None:
+    """It is quiet again once the last thing that a reader wants has landed, failed, or failed by a bug."""
+    expected_log("internal error") if isinstance(error, ZeroDivisionError) else None
+    first, second = Source(error), Source(error)
+    told: list[bool] = []
+    async with flying() as flights, trio.open_nursery() as nursery:
+        assert is_quiet(flights)
+        await flights.wait_quiet()
+        flights.join("first", urgency, first.obtain)
+        flights.join("first", urgency, first.obtain)  # a second reader of the same file counts once
+        flights.join("second", urgency, second.obtain)
+        flights.join("background", BACKGROUND, Source().obtain)
+        nursery.start_soon(told_quiet, flights, told)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not is_quiet(flights)
+        first.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not is_quiet(flights)
+        assert told == []
+        second.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert is_quiet(flights)
+        assert told == [True]
+    for file in (*first.files, *second.files):
+        file.discard()
+
+
+async def test_quiet_and_hurry() -> None:
+    """What the background wants breaks the quiet from when a reader wants it, and once however many do."""
+    source = Source()
+    async with flying() as flights:
+        flights.join("key", BACKGROUND, source.obtain)
+        await trio.testing.wait_all_tasks_blocked()
+        assert is_quiet(flights)
+        flights.join("key", BACKGROUND, source.obtain)
+        assert is_quiet(flights)
+        for urgency in (READAHEAD, FOREGROUND, READAHEAD, BACKGROUND):
+            flights.join("key", urgency, source.obtain)
+            assert not is_quiet(flights)
+        source.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert is_quiet(flights)
+    for file in source.files:
+        file.discard()
+
+
+async def test_not_quiet_for_long_enough() -> None:
+    """Who waits for quiet waits on if a reader comes before its turn: each is told in a quiet moment."""
+    told: list[bool] = []
+    sources = [Source() for _ in range(20)]
+    async with flying() as flights, trio.open_nursery() as nursery:
+
+        async def read(following: Source | None, flight: Flight) -> None:
+            file = await flight.wait()
+            file.unpin()
+            if following is not None:
+                following.go.set()
+                flights.join(str(id(following)), FOREGROUND, following.obtain)
+
+        before: Flight | None = None
+        for source, following in itertools.zip_longest(sources, sources[1:]):
+            before = flights.join(str(id(source)), FOREGROUND, source.obtain) if before is None else before
+            nursery.start_soon(read, following, before)
+            for _ in range(3):
+                nursery.start_soon(told_quiet, flights, told)
+            await trio.testing.wait_all_tasks_blocked()
+            source.go.set()
+            await trio.testing.wait_all_tasks_blocked()
+            before = None
+    assert told == [True] * 60
+    for file in (file for source in sources for file in source.files):
+        file.discard()
+
+
+async def test_quiet_when_stopped() -> None:
+    """At the end nobody waits for quiet any more, though a reader's flight has not landed yet."""
+    source = Source()
+    told: list[bool] = []
+    async with flying() as flights, trio.open_nursery() as nursery:
+        flights.join("key", FOREGROUND, source.obtain)
+        nursery.start_soon(told_quiet, flights, told)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == []
+        flights.stop()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(told) == 1
+        with pytest.raises(Stopped):
+            await flights.join("key", BACKGROUND, source.obtain).wait()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    joins=st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from("abc"), st.sampled_from(Urgency)),
+        min_size=1,
+        max_size=15,
+    ),
+    landings=st.fixed_dictionaries({key: st.integers(0, 5) for key in "abc"}),
+    fails=st.booleans(),
+)
+def test_quiet_is_counted_right(
+    joins: list[tuple[int, str, Urgency]], landings: dict[str, int], fails: bool
+) -> None:
+    """Whoever joins what when and however it ends: it is quiet exactly if nothing urgent is on its way."""
+    files: list[OpenFile] = []
+
+    async def main() -> None:
+        async with flying() as flights, trio.open_nursery() as nursery:
+            under_way: dict[str, Ticket] = {}
+
+            async def obtain(key: str, ticket: Ticket) -> OpenFile:
+                under_way[key] = ticket
+                await trio.sleep(landings[key])
+                del under_way[key]
+                if fails:
+                    raise JigdofsError("no")
+                files.append(new_file())
+                return files[-1]
+
+            async def join(start: int, key: str, urgency: Urgency) -> None:
+                await trio.sleep(start + 0.5)
+                flights.join(key, urgency, partial(obtain, key))
+
+            for one in joins:
+                nursery.start_soon(join, *one)
+            for _ in range(12):
+                await trio.sleep(1)
+                await trio.testing.wait_all_tasks_blocked()
+                urgent = [ticket for ticket in under_way.values() if ticket.urgency < BACKGROUND]
+                assert is_quiet(flights) == (not urgent)
+            assert is_quiet(flights)
+            assert not under_way
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    for file in files:
+        file.discard()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from jigdofs.config import FetchOptions
 from jigdofs.errors import FetchError, MirrorTrouble, NotThere, WrongContent
@@ -786,3 +787,34 @@ async def test_patience(server: FaultyServer) -> None:
     options = dataclasses.replace(FAST, min_speed_bytes_per_s=1)
     with pytest.raises(MirrorTrouble, match="too slow"):
         await fetched(Request(server.url(PATH), patience_s=0.1), options)
+
+
+class BusyReceiver(MemoryReceiver):
+    """A receiver that takes its time for each piece, and no real time: it moves the clock of the test."""
+
+    def __init__(self, clock: trio.testing.MockClock, seconds: float) -> None:
+        super().__init__()
+        self.clock = clock
+        self.seconds = seconds
+        self.pieces = 0
+
+    async def receive(self, data: bytes) -> None:
+        """Take a piece in."""
+        self.pieces += 1
+        self.clock.jump(self.seconds)
+        await super().receive(data)
+
+
+@pytest.mark.parametrize("patience_s", [None, 0.5])
+async def test_a_receiver_that_takes_long(
+    mock_clock: trio.testing.MockClock, server: FaultyServer, patience_s: float | None
+) -> None:
+    """Time that this side spends is not the mirror's: it is neither too slow for it nor for others."""
+    size = 4 << 20
+    server.files = {"/long": bytes(size)}
+    receiver = BusyReceiver(mock_clock, 100 * FAST.stall_timeout_s)
+    http_fetcher = HttpFetcher(dataclasses.replace(FAST, min_speed_bytes_per_s=1 << 20))
+    await http_fetcher.fetch(Request(server.url("/long"), length=size, patience_s=patience_s), receiver)
+    await http_fetcher.close()
+    assert len(receiver.data) == size
+    assert receiver.pieces > 1

@@ -80,23 +80,58 @@ async def test_urgent_first() -> None:
         assert house.order == ["holder", "foreground", "readahead", "background"]
 
 
-@pytest.mark.parametrize("urgency", [READAHEAD, BACKGROUND])
-async def test_spare_slots(urgency: Urgency) -> None:
+@pytest.mark.parametrize(("urgency", "taken"), [(READAHEAD, "abc"), (BACKGROUND, "ab")])
+async def test_spare_slots(urgency: Urgency, taken: str) -> None:
     """Work that nobody waits for leaves the spare slots to readers."""
     async with trio.open_nursery() as nursery:
         house = House(nursery, 4, 1)
-        await house.enter(*"abcd", urgency=urgency)
-        assert house.order == ["a", "b", "c"]
+        await house.enter(*taken, "late", urgency=urgency)
+        assert house.order == [*taken]
         await house.enter("reader")
-        assert house.order == ["a", "b", "c", "reader"]
+        assert house.order == [*taken, "reader"]
         await house.go("reader")
-        assert "d" not in house.order
+        assert "late" not in house.order
         await house.go("a")
-        assert "d" in house.order
+        assert "late" in house.order
         house.end()
 
 
-@pytest.mark.parametrize(("total", "spare"), [(1, 0), (1, 1), (2, 5)])
+async def test_the_background_leaves_some_to_what_is_read_ahead() -> None:
+    """However long its transfers take, what a reader will want soon need not wait for their end."""
+    async with trio.open_nursery() as nursery:
+        house = House(nursery, 8, 2)
+        await house.enter(*"abcdef", urgency=BACKGROUND)
+        assert house.order == [*"abcd"]
+        await house.enter("ahead-1", "ahead-2", "ahead-3", urgency=READAHEAD)
+        await house.enter("reader-1", "reader-2")
+        assert house.order == [*"abcd", "ahead-1", "ahead-2", "reader-1", "reader-2"]
+        house.end()
+
+
+async def test_wait_hurried() -> None:
+    """A ticket tells in which moment it is wanted more urgently than at first, and not before."""
+    ticket = Ticket(BACKGROUND)
+    ended: list[Urgency] = []
+
+    async def wait() -> None:
+        await ticket.wait_hurried()
+        ended.append(ticket.urgency)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        ticket.hurry(BACKGROUND)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == []
+        ticket.hurry(READAHEAD)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == [READAHEAD]
+        ticket.hurry(FOREGROUND)
+    with trio.fail_after(1):
+        await wait()  # it was hurried before
+    assert ended == [READAHEAD, FOREGROUND]
+
+
+@pytest.mark.parametrize(("total", "spare"), [(1, 0), (1, 1), (2, 1), (2, 5)])
 async def test_few_slots(total: int, spare: int) -> None:
     """However few slots there are, work that nobody waits for gets one."""
     async with trio.open_nursery() as nursery:

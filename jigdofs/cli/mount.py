@@ -183,7 +183,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
 
     async def serve() -> None:
         from jigdofs.control.prefetching import prefetching
-        from jigdofs.control.server import serve_control
+        from jigdofs.control.server import ControlSocket
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
         from jigdofs.prefetch.plan import initial_request
@@ -217,14 +217,14 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
 
                 def now_ready() -> None:
                     progress.end()
+                    control = ControlSocket(str(mount.mountpoint))  # before anybody may ask
                     if not arguments.foreground:
                         _log_in_background(target, level)
                         ready()
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
                     images.start_soon(fill_by_itself, images, first)
-                    handlers = {"prefetch": prefetching(images)}
-                    images.start_soon(serve_control, str(mount.mountpoint), handlers)
+                    images.start_soon(control.serve, {"prefetch": prefetching(images)})
 
                 await hold(namespace, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
 

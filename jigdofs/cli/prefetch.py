@@ -80,10 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
         "bytes_per_s": arguments.bwlimit,
     }
     told = client.ask(mountpoint, request)
-    last = _as_json(told) if arguments.json else _followed(told, quiet=arguments.quiet)
-    if not arguments.quiet and not arguments.json:
-        print(_account(last))
-    return EXIT_OK if last["parts_here"] == last["parts"] else EXIT_UNAVAILABLE
+    try:
+        last = _as_json(told) if arguments.json else _followed(told, quiet=arguments.quiet)
+        if not arguments.quiet and not arguments.json:
+            print(_account(last))
+        return EXIT_OK if last["parts_here"] == last["parts"] else EXIT_UNAVAILABLE
+    except (KeyError, TypeError, ValueError) as error:
+        raise MountError(f"{mountpoint}: its daemon is of another version: {error!r}") from error
 
 
 def _mount_of(path: str) -> tuple[str, str]:
@@ -109,11 +112,12 @@ def _followed(told: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         for event in told:
-            if not last:
+            known = bool(last.get("size"))
+            last.update(event)
+            if event["size"] and not known:  # before, the daemon finds out what is wanted
                 stack.enter_context(
                     showing("prefetch", event["size"], lambda: int(last["bytes_here"]), quiet=quiet)
                 )
-            last.update(event)
     return last
 
 

@@ -27,11 +27,7 @@ def ask(mountpoint: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         MountError: there is no daemon that answers, or it ends meanwhile.
         Refused: it cannot do that.
     """
-    path = place.find(mountpoint)
-    if path is None:
-        raise MountError(f"{mountpoint}: its daemon cannot be asked; did another user mount it?")
-    with socket.socket(socket.AF_UNIX) as stream:
-        _connect(stream, path, mountpoint)
+    with _connected(mountpoint) as stream:
         try:
             stream.sendall(json.dumps(request).encode() + b"\n")
             with stream.makefile("rb") as lines:
@@ -47,14 +43,28 @@ def ask(mountpoint: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     raise MountError(f"{mountpoint}: its daemon has ended")
 
 
-def _connect(stream: socket.socket, path: Path, mountpoint: str) -> None:
+def _connected(mountpoint: str) -> socket.socket:
+    """Return a connection to the daemon: of several sockets, to the first where somebody listens."""
+    problem: Exception = MountError(f"{mountpoint}: its daemon cannot be asked; did another user mount it?")
+    for path in place.find(mountpoint):
+        stream = socket.socket(socket.AF_UNIX)
+        try:
+            _connect(stream, path)
+        except PermissionError:
+            problem = MountError(f"{mountpoint}: another user mounted it; only that user or root can ask")
+        except OSError as error:
+            problem = MountError(f"{mountpoint}: its daemon does not answer: {error.strerror or error}")
+        except MountError as error:
+            problem = error
+        else:
+            return stream
+        stream.close()
+    raise problem
+
+
+def _connect(stream: socket.socket, path: Path) -> None:
     stream.settimeout(_CONNECT_S)
-    try:
-        stream.connect(os.fspath(path))
-    except PermissionError as error:
-        raise MountError(f"{mountpoint}: another user mounted it; only that user or root can ask") from error
-    except OSError as error:
-        raise MountError(f"{mountpoint}: its daemon does not answer: {error.strerror or error}") from error
+    stream.connect(os.fspath(path))
     credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     if struct.unpack("3i", credentials)[1] != path.parent.lstat().st_uid:
         raise MountError(f"{path}: somebody else than its owner listens there")

@@ -19,6 +19,8 @@ from pathlib import Path
 from jigdofs.errors import MountError
 
 _ROOT_DIRECTORY = Path("/run/jigdofs")
+_MAX_DIRECTORY_BYTES = 78
+"""The path of a socket has 107 bytes at most (unix(7)), and `/jigdofs/` and its name are 30."""
 
 
 def socket_name(mountpoint: str) -> str:
@@ -27,7 +29,7 @@ def socket_name(mountpoint: str) -> str:
 
 
 def own_directory() -> Path:
-    """Return the directory for our own sockets, made if need be.
+    """Return the directory for our own sockets, made if need be; the first that is safe.
 
     Raises:
         MountError: none can be made, or what is there is not safe.
@@ -46,21 +48,27 @@ def own_directory() -> Path:
     raise MountError(f"there is no place for a control socket: {problem}")
 
 
-def find(mountpoint: str) -> Path | None:
-    """Return the socket of a mount, whoever of those made it whom we may talk to; None if there is none."""
+def find(mountpoint: str) -> list[Path]:
+    """Return the sockets that a mount may have, whoever of those made it whom we may talk to.
+
+    There may be several: what a killed daemon left elsewhere stays there.
+    """
     name = socket_name(mountpoint)
+    found: dict[Path, None] = {}
     for directory, owner in _searched():
         with contextlib.suppress(OSError):
             if _is_private(directory, owner) and stat.S_ISSOCK((directory / name).lstat().st_mode):
-                return directory / name
-    return None
+                found[directory / name] = None
+    return list(found)
 
 
 def _directories_of(uid: int) -> Iterator[Path]:
     if uid == 0:
         yield _ROOT_DIRECTORY
     given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if given and uid == os.geteuid() and uid:
+    # a relative one is to be ignored, says its specification; in a long one no socket can be made
+    fits = os.path.isabs(given) and len(os.fsencode(given)) <= _MAX_DIRECTORY_BYTES
+    if fits and uid == os.geteuid() and uid:
         yield Path(given) / "jigdofs"
     if uid:
         yield Path(f"/run/user/{uid}/jigdofs")

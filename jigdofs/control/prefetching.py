@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import trio
 
 from jigdofs.control.server import Handler, Tell
-from jigdofs.errors import UsageError
+from jigdofs.errors import JigdofsError, UsageError
 from jigdofs.parts.brake import Brake
 from jigdofs.prefetch.fill import FillAccount
 from jigdofs.prefetch.plan import FillRequest
 
 _TELL_S = 0.25
+_MAX_BYTES_PER_S = 1 << 62
 
 
 class Images(Protocol):
@@ -39,17 +40,27 @@ async def _prefetch(images: Images, request: Mapping[str, Any], tell: Tell) -> N
     if bytes_per_s is not None:
         images.brake.bytes_per_s = bytes_per_s
     account = FillAccount()
+    done = trio.Event()
+    troubles: list[JigdofsError] = []
     async with trio.open_nursery() as nursery:
-
-        async def follow() -> None:
-            while True:
-                await trio.sleep(_TELL_S)
-                await tell({"event": "progress", **asdict(account)})
-
-        nursery.start_soon(follow)
-        await images.fill(wish, account)
-        nursery.cancel_scope.cancel()
+        nursery.start_soon(_follow, account, done, tell)
+        try:
+            await images.fill(wish, account)
+        except JigdofsError as error:
+            troubles.append(error)
+        done.set()
+    for trouble in troubles:
+        raise trouble
     await tell({"event": "finished", **asdict(account)})
+
+
+async def _follow(account: FillAccount, done: trio.Event, tell: Tell) -> None:
+    """Tell now and then how far it is; never cancelled within a line, or the next one made no sense."""
+    while True:
+        with trio.move_on_after(_TELL_S):
+            await done.wait()
+            return
+        await tell({"event": "progress", **asdict(account)})
 
 
 def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
@@ -62,7 +73,9 @@ def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
             "everything": bool(everything),
             "image": str(image),
             "bytes_per_s": (None | int()) as bytes_per_s,
-        } if all(isinstance(glob, str) for glob in globs) and (bytes_per_s is None or bytes_per_s > 0):
+        } if all(isinstance(glob, str) for glob in globs) and (
+            bytes_per_s is None or 0 < bytes_per_s <= _MAX_BYTES_PER_S
+        ):
             wish = FillRequest(
                 metadata=metadata,
                 globs=tuple(globs),

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,40 +37,55 @@ Handler = Callable[[Mapping[str, Any], Tell], Awaitable[None]]
 """Do what a request asks for, telling events; `end` is told for it."""
 
 
-async def serve_control(mountpoint: str, handlers: Mapping[str, Handler]) -> None:
-    """Serve until cancelled; a mount without a socket works all the same, so trouble is only logged."""
-    try:
-        async with _listening(mountpoint) as listener:
-            await trio.serve_listeners(_Server(handlers).answer, [listener])
-    except (JigdofsError, OSError) as error:
-        _log.warning("no control socket: %s", error)
+class ControlSocket:
+    """The socket of a mount: it can be asked as soon as this is made, and is answered once it is served.
 
+    A mount without one works all the same, so trouble is only logged.
 
-@contextlib.asynccontextmanager
-async def _listening(mountpoint: str) -> AsyncIterator[trio.SocketListener]:
-    bound, path = await _bound(mountpoint)
-    with bound:
-        inode = path.lstat().st_ino
-        bound.listen(16)
+    Args:
+        mountpoint: absolute, without links.
+    """
+
+    def __init__(self, mountpoint: str) -> None:
+        self._bound: socket.socket | None = None
         try:
-            yield trio.SocketListener(bound)
+            self._bound, self._path = _bound(mountpoint)
+            self._inode = self._path.lstat().st_ino
+        except (JigdofsError, OSError) as error:
+            _log.warning("no control socket: %s", error)
+
+    async def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer until cancelled, then remove the socket."""
+        if self._bound is None:
+            return
+        try:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._bound))
+            await trio.serve_listeners(_Server(handlers).answer, [listener])
         finally:
-            with contextlib.suppress(OSError):
-                if path.lstat().st_ino == inode:  # not that of a daemon that came after us
-                    _remove(path)
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # the last one tidies up
+            self.close()
+
+    def close(self) -> None:
+        """Listen no longer, and leave nothing behind."""
+        if self._bound is None:
+            return
+        self._bound.close()
+        with contextlib.suppress(OSError):
+            if self._path.lstat().st_ino == self._inode:  # not that of a daemon that came after us
+                _remove(self._path)
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()  # the last one tidies up
 
 
-async def _bound(mountpoint: str) -> tuple[trio.socket.SocketType, Path]:
-    """Return a socket that is bound, and where; raise `MountError` or `OSError`."""
+def _bound(mountpoint: str) -> tuple[socket.socket, Path]:
+    """Return a socket that listens, and where; raise `MountError` or `OSError`."""
     for last_try in (False, True):
         path = place.own_directory() / place.socket_name(mountpoint)
         _remove(path)  # of a daemon that was killed: a mount point has one daemon
-        bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = socket.socket(socket.AF_UNIX)
         try:
-            await bound.bind(os.fspath(path))
+            bound.bind(os.fspath(path))
             path.chmod(0o600)
+            bound.listen(16)
         except OSError as error:
             bound.close()
             # a daemon that ended just now took the directory with it

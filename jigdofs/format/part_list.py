@@ -17,6 +17,8 @@ FIRST_LINE = "# jigdofs part list 1\n"
 MAX_BYTES = 64 << 20
 """No list is longer: 200,000 parts with long names take 40 MB."""
 _LINE = re.compile(r"(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})[ \t]+([0-9]{1,15})(?:[ \t].*)?", re.ASCII)
+_WHOLE = re.compile(r"\s*\w+:[0-9a-f]+[ \t]+[0-9]+\s", re.ASCII)
+"""How a line begins whose length is there to its last digit, whatever was cut behind."""
 
 
 def line(part: Part, name: str) -> str:
@@ -30,18 +32,19 @@ def parse(text: str, source: str) -> Iterator[Part]:
     Raises:
         FormatError: it is no such list, or a line of it is malformed; a last line that was cut is left out.
     """
-    lines = text.splitlines(keepends=True)
-    if not lines or lines[0].rstrip("\r\n") != FIRST_LINE.rstrip("\n"):
+    # not `splitlines`, which ends lines at other characters, too
+    first, *lines, last = [*text.split("\n"), ""] if "\n" not in text else text.split("\n")
+    if first.rstrip("\r") != FIRST_LINE.rstrip("\n"):
         raise FormatError("is no list of parts that --record wrote", source=source)
+    if _WHOLE.match(last):
+        lines.append(last)
     seen: set[Part] = set()
-    for number, one in enumerate(lines[1:], 2):
+    for number, one in enumerate(lines, 2):
         content = one.strip()
         if not content or content.startswith("#"):
             continue
         match = _LINE.fullmatch(content)
         if match is None:
-            if number == len(lines) and not one.endswith("\n"):
-                return
             raise FormatError("is no checksum and length", source=source, line=number)
         part = Part(Checksum(bytes.fromhex(match[1].partition(":")[2])), int(match[2]))
         if part not in seen:

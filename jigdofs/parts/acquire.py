@@ -164,6 +164,7 @@ class Acquirer:
             await self._fetch(part, location, receiver)
         else:
             async with self._mirrors.slots(location.host).hold(ticket):
+                await self._brake(ticket, 0)  # it may have waited for the slot until a reader came
                 await self._fetch(part, location, receiver)
         return await receiver.finish()
 

@@ -42,10 +42,31 @@ class Brake:
     """
 
     def __init__(self, traffic: Traffic, clock: Callable[[], float], bytes_per_s: int | None) -> None:
-        self.bytes_per_s = bytes_per_s
         self._traffic = traffic
         self._clock = clock
-        self._free_at = clock()  # when the bytes so far will have had the time that they may take
+        self._bytes_per_s = bytes_per_s
+        self._changed = trio.Event()  # the limit did
+        self._taken = 0.0  # bytes that came, and those that did not come in a silence
+        self._allowed_then = 0.0  # bytes that might have come by then
+        self._then = clock()
+
+    @property
+    def bytes_per_s(self) -> int | None:
+        """The bandwidth limit; a new one holds at once, for what is held back already, too."""
+        return self._bytes_per_s
+
+    @bytes_per_s.setter
+    def bytes_per_s(self, limit: int | None) -> None:
+        self._allowed_then, self._then = self._allowed(), self._clock()
+        self._bytes_per_s = limit
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _allowed(self) -> float:
+        """Return how many bytes might have come by now."""
+        if self._bytes_per_s is None:
+            return self._taken
+        return self._allowed_then + (self._clock() - self._then) * self._bytes_per_s
 
     async def __call__(self, ticket: Ticket, count: int) -> None:
         """Note bytes that came, and hold their transfer back as long as it must be."""
@@ -54,11 +75,17 @@ class Brake:
         if not self._traffic.quiet:
             with trio.move_on_after(PAUSE_S):
                 await _first_of(self._traffic.wait_quiet, ticket.wait_hurried)
-        if self.bytes_per_s is not None:
-            now = self._clock()
-            self._free_at = max(self._free_at, now - BURST_S) + count / self.bytes_per_s
-            with trio.move_on_after(max(0.0, self._free_at - now)):
-                await ticket.wait_hurried()
+            if ticket.urgency < Urgency.BACKGROUND:
+                return
+        burst = BURST_S * (self._bytes_per_s or 0)
+        self._taken = max(self._taken, self._allowed() - burst) + count
+        mine = self._taken
+        while ticket.urgency >= Urgency.BACKGROUND and self._bytes_per_s is not None:
+            too_many = mine - self._allowed()
+            if too_many < 1:
+                break
+            with trio.move_on_after(too_many / self._bytes_per_s):
+                await _first_of(ticket.wait_hurried, self._changed.wait)
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:

@@ -210,13 +210,14 @@ class Cache:
         _split(key)
         return CachePlace(self, key, checksum)
 
-    def reserve(self, length: int) -> None:
-        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
-        self._quota.reserve(length)
+    def reserve(self, length: int, *, evict: bool = True) -> None:
+        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids.
 
-    def has_room(self, length: int) -> bool:
-        """Tell whether so many bytes can be written without removing anything."""
-        return self._quota.has_room(length)
+        Args:
+            length: in bytes.
+            evict: remove what is not in use, if need be.
+        """
+        self._quota.reserve(length, evict=evict)
 
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""
@@ -296,10 +297,20 @@ class CachePlace:
         self._reserved = 0
         self._name = ""
 
-    def create(self, length: int) -> int:
-        """Reserve room and make the file under `incoming/`."""
-        self._cache.reserve(length)
+    def reserve(self, length: int) -> None:
+        """Reserve room for what nobody waits for: nothing is removed for it; raise `CacheError`."""
+        self._cache.reserve(length, evict=False)
         self._reserved = length
+
+    def give_back(self) -> None:
+        """Give room back that was reserved and not used; harmless after `keep` or `abandon`."""
+        self._release(self._reserved)
+
+    def create(self, length: int) -> int:
+        """Reserve room, unless that was done, and make the file under `incoming/`."""
+        if not self._reserved:
+            self._cache.reserve(length)
+            self._reserved = length
         try:
             fd, self._name = self._cache.create()
         except OSError:

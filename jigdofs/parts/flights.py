@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from jigdofs.errors import JigdofsError
+from jigdofs.errors import JigdofsError, Stopped
 from jigdofs.parts.open_file import OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 
@@ -81,7 +81,7 @@ class Flights:
         """Fail everything that is on its way, and all that is asked for later, at once."""
         self.stopped = True
         for flight in self._flights.values():
-            flight.fail(JigdofsError("jigdofs is being stopped"))
+            flight.fail(Stopped("jigdofs is being stopped"))
         self._quiet.unpark_all()
 
     def join(self, key: str, urgency: Urgency, obtain: Obtain) -> Flight:
@@ -89,7 +89,7 @@ class Flights:
         flight = self._flights.get(key)
         if self.stopped:
             flight = Flight(urgency)
-            flight.fail(JigdofsError("jigdofs is being stopped"))
+            flight.fail(Stopped("jigdofs is being stopped"))
         elif flight is None:
             flight = self._flights[key] = Flight(urgency)
             self._urgent += urgency < Urgency.BACKGROUND

@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from jigdofs.errors import CacheError, JigdofsError
+from jigdofs.errors import CacheError, JigdofsError, NoRoom
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flight, Flights
@@ -21,6 +21,27 @@ _log = logging.getLogger(__name__)
 Fill = Callable[[Spool, Ticket], Awaitable[OpenFile]]
 """Fill a spool, verify it and finish it."""
 Write = Callable[[bytes], None]
+
+
+class _ForReaders:
+    """A place for what somebody reads: elsewhere than in the cache, nothing is kept for nobody.
+
+    Args:
+        place: the place.
+        ticket: tells whether somebody wants to read.
+    """
+
+    def __init__(self, place: Place, ticket: Ticket) -> None:
+        self._place = place
+        self._ticket = ticket
+        self.keep = place.keep
+        self.abandon = place.abandon
+
+    def create(self, length: int) -> int:
+        """Make a file there if somebody wants to read it."""
+        if self._ticket.urgency >= Urgency.BACKGROUND:
+            raise CacheError("the cache takes no more, and nobody waits")
+        return self._place.create(length)
 
 
 class ObjectStore:
@@ -64,7 +85,12 @@ class ObjectStore:
             self._flight(key, length, checksum, fill, urgency)
 
     async def obtain(self, key: str, length: int, checksum: Checksum | None, fill: Fill) -> None:
-        """Have a file in the cache, below everything that readers want; raise what went wrong."""
+        """Have a file in the cache, below everything that readers want.
+
+        Raises:
+            NoRoom: something in the cache would have to make way for it.
+            JigdofsError: it cannot be had.
+        """
         file = await self._flight(key, length, checksum, fill, Urgency.BACKGROUND).wait()
         file.unpin()
 
@@ -97,15 +123,44 @@ class ObjectStore:
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
     ) -> OpenFile:
         file = await self._cached(key, length, checksum)
-        if file is None:
-            algorithm = checksum.algorithm if checksum is not None else Algorithm.SHA256
-            spool = Spool(length, self._places(key, checksum), algorithm.hasher)
+        if file is None and ticket.urgency >= Urgency.BACKGROUND:
             try:
-                file = await fill(spool, ticket)
-            finally:
-                spool.abandon()
+                file = await self._filled_ahead(key, length, checksum, fill, ticket)
+            except NoRoom:
+                if ticket.urgency >= Urgency.BACKGROUND:
+                    raise  # else a reader came meanwhile, and room is made for him
+        if file is None:
+            file = await self._filled(length, self._places(key, checksum), checksum, fill, ticket)
         self._open_files.add(key, file)
         return file
+
+    async def _filled_ahead(
+        self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
+    ) -> OpenFile:
+        """Have a file that nobody reads yet, where nothing must make way for it; raise `NoRoom`."""
+        if self._cache is None:
+            raise NoRoom("there is no cache to keep it in")
+        place = self._cache.place(key, checksum)
+        try:
+            await trio.to_thread.run_sync(place.reserve, length, limiter=self._disk)
+        except CacheError as error:
+            raise NoRoom(str(error)) from error
+        try:
+            others = (_ForReaders(fallback, ticket) for fallback in self._fallbacks)
+            return await self._filled(length, (place, *others), checksum, fill, ticket)
+        finally:
+            place.give_back()
+
+    @staticmethod
+    async def _filled(
+        length: int, places: tuple[Place, ...], checksum: Checksum | None, fill: Fill, ticket: Ticket
+    ) -> OpenFile:
+        algorithm = checksum.algorithm if checksum is not None else Algorithm.SHA256
+        spool = Spool(length, places, algorithm.hasher)
+        try:
+            return await fill(spool, ticket)
+        finally:
+            spool.abandon()
 
     async def _cached(self, key: str, length: int, checksum: Checksum | None) -> OpenFile | None:
         if self._cache is None:

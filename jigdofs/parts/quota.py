@@ -58,8 +58,13 @@ class Quota:
         self._granted = 0  # of our grant, not reserved by anything
         self._written = 0  # finished since the accounts were last settled
 
-    def reserve(self, length: int) -> None:
-        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids."""
+    def reserve(self, length: int, *, evict: bool = True) -> None:
+        """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids.
+
+        Args:
+            length: in bytes.
+            evict: remove what is not in use, if need be.
+        """
         if self._max_bytes is not None and length > self._max_bytes:
             raise CacheError(f"{length} bytes are more than the whole cache may have")
         with self._asking:
@@ -68,24 +73,9 @@ class Quota:
                 if missing <= 0:
                     self._granted -= length
                     return
-            more = self._ask(missing)
+            more = self._ask(missing, evict=evict)
             with self._lock:
                 self._granted += more - length
-
-    def has_room(self, length: int) -> bool:
-        """Tell whether so many bytes can be written without removing anything."""
-        with self._lock:
-            if length <= self._granted:
-                return True
-        try:
-            return self._index.atomically(lambda texts: self._fits(texts, length))
-        except (IndexTrouble, OSError):
-            return False
-
-    def _fits(self, texts: Texts, length: int) -> bool:
-        self.settle(texts)
-        ledger = self._load(texts)
-        return ledger.used + ledger.granted + length <= self._limit(ledger.used)
 
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""
@@ -114,17 +104,19 @@ class Quota:
 
         self._index.atomically(give_back)
 
-    def _ask(self, need: int) -> int:
-        """Get a grant for `need` bytes or more; evict if it must be."""
+    def _ask(self, need: int, *, evict: bool) -> int:
+        """Get a grant for `need` bytes or more; evict if it must be and may be."""
         try:
-            size = self._index.atomically(lambda texts: self._grant(texts, need))
+            size = self._index.atomically(lambda texts: self._grant(texts, need, evict=evict))
         except (IndexTrouble, OSError) as error:
             raise CacheError(f"the cache's accounts cannot be read: {error}") from error
+        if size is None and not evict:
+            raise CacheError("the cache is full")
         if size is None:
             raise CacheError(f"the cache has no room for {need} bytes: the rest of it is in use")
         return size
 
-    def _grant(self, texts: Texts, need: int) -> int | None:
+    def _grant(self, texts: Texts, need: int, *, evict: bool) -> int | None:
         """Grant ourselves `need` bytes, and some to spare if they fit; None if not even those do."""
         own = self._sessions.own
         with self._lock:
@@ -136,7 +128,7 @@ class Quota:
         if granted is None:
             size = need
             granted = ledger.grant(own, size, limit)
-        if granted is None:
+        if granted is None and evict:
             ledger = self._evict(texts, ledger, need)
             granted = ledger.grant(own, size, self._limit(ledger.used))
         texts.set(_LEDGER, (granted or ledger).dump())

@@ -3,14 +3,18 @@
 Invariants of this file:
 * A part counts when a reader wants it, whether it is here or not; fetching ahead does not count.
 * No read waits for the disk: lines are gathered, and written by whoever calls `flush`.
+* No line is lost or written in pieces: what the disk does not take is written later, where it belongs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,18 +40,17 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._touched: set[Part] = set()
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()  # noted by the event loop while a thread writes
+        self._unwritten = bytearray()
+        self._end = 0
+        self._failing = False
         self._writing = threading.Lock()
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         except OSError as error:
             raise InputError(f"--record {path}: {error.strerror}") from error
-        head = part_list.FIRST_LINE.encode()
         try:
-            if os.pread(self._fd, len(head), 0) not in (b"", head):
-                raise InputError(f"--record {path}: is no list of parts; it is not written over")
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, head)
+            self._begin(part_list.FIRST_LINE.encode())
         except OSError as error:
             os.close(self._fd)
             raise InputError(f"--record {path}: {error.strerror}") from error
@@ -55,22 +58,39 @@ class Recorder:
             os.close(self._fd)
             raise
 
+    def _begin(self, head: bytes) -> None:
+        if os.pread(self._fd, len(head), 0) not in (b"", head):
+            raise InputError(f"--record {self._path}: is no list of parts; it is not written over")
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.EWOULDBLOCK:
+                raise InputError(f"--record {self._path}: another mount is writing to it") from error
+        os.ftruncate(self._fd, 0)
+        self._end = os.write(self._fd, head)
+
     def note(self, part: Part, name: Callable[[], str]) -> None:
         """Note that a reader wants a part."""
         if part not in self._touched:
             self._touched.add(part)
-            self._lines.append(part_list.line(part, name()))
+            line = part_list.line(part, name())
+            self._lines.append(line)
 
     def flush(self) -> None:
         """Write what was noted; blocks."""
         with self._writing:
-            lines, self._lines = self._lines, []
-            data = memoryview("".join(lines).encode())
+            while self._lines:
+                self._unwritten += self._lines.popleft().encode()
             try:
-                while data:
-                    data = data[os.write(self._fd, data) :]
+                while self._unwritten:
+                    written = os.pwrite(self._fd, self._unwritten, self._end)
+                    self._end += written
+                    del self._unwritten[:written]
+                self._failing = False
             except OSError as error:
-                _log.warning("--record %s: %s", self._path, error.strerror)
+                if not self._failing:
+                    _log.warning("--record %s: %s", self._path, error.strerror)
+                self._failing = True
 
     def close(self) -> None:
         """Write the rest and close the list."""

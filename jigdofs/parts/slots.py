@@ -1,7 +1,8 @@
 """Who may fetch next: a fixed number of slots, given to the most urgent first.
 
 Less urgent work leaves some slots free, so that a reader who waits never finds all of them taken
-by large transfers that nobody waits for.
+by large transfers that nobody waits for; and the background leaves some more to what is read ahead of
+readers, or its transfers, slowed down for them, would keep them waiting.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ class Slots:
 
     Args:
         total: how many transfers at once.
-        spare: how many of them only foreground work may take.
+        spare: how many of them only foreground work may take; as many again the background may not.
     """
 
     def __init__(self, total: int, spare: int) -> None:
         self._free = total
-        self._spare = min(spare, total - 1)
+        self._needed = [1 + min(spare * urgency, total - 1) for urgency in Urgency]
         self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
 
     @contextlib.asynccontextmanager
@@ -113,8 +114,7 @@ class Slots:
 
     def _next(self) -> Ticket | None:
         for urgency, queue in zip(Urgency, self._waiting, strict=True):
-            needed = 1 if urgency is Urgency.FOREGROUND else 1 + self._spare
-            if queue and self._free >= needed:
+            if queue and self._free >= self._needed[urgency]:
                 return next(iter(queue))
             if queue:
                 return None

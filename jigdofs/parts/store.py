@@ -68,7 +68,12 @@ class PartStore:
         self._objects.hint(cache_key(key), key.length, key.checksum, self._fill(key), Urgency.READAHEAD)
 
     async def obtain(self, key: Part) -> None:
-        """Have a part in the cache, below everything that readers want; raise `PartUnavailable`."""
+        """Have a part in the cache, below everything that readers want.
+
+        Raises:
+            PartUnavailable: no location gives it.
+            NoRoom: something in the cache would have to make way for it.
+        """
         await self._objects.obtain(cache_key(key), key.length, key.checksum, self._fill(key))
 
     def _fill(self, part: Part) -> Callable[[Spool, Ticket], Awaitable[OpenFile]]:

@@ -2,7 +2,8 @@
 
 Invariants of this file:
 * Nothing is begun while a reader waits for something; what is on its way then is held back (`parts/brake`).
-* Nothing in the cache makes way for it: when there is no more room, it ends.
+* Nothing in the cache makes way for it: room is reserved before (`parts/objects`); when there is no more, it
+  ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from jigdofs.errors import JigdofsError, UsageError
+from jigdofs.errors import JigdofsError, NoRoom, Stopped, UsageError
 from jigdofs.format.part import Part
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flights
@@ -85,22 +86,28 @@ class Prefetcher:
         row = _Row()
         async with trio.open_nursery() as nursery:
             for _ in range(self._width):
-                nursery.start_soon(self._work, self._cache, queue, account, row)
+                nursery.start_soon(self._work, queue, account, row)
 
-    async def _work(self, cache: Cache, queue: Iterator[Wanted], account: FillAccount, row: _Row) -> None:
-        for store, part in queue:
+    async def _work(self, queue: Iterator[Wanted], account: FillAccount, row: _Row) -> None:
+        while True:
             await self._flights.wait_quiet()
-            if not account.ended_early and not await trio.to_thread.run_sync(cache.has_room, part.length):
-                account.ended_early = "the cache is full; --cache-max-size gives it more room"
             if account.ended_early or self._flights.stopped:
                 return
+            wanted = next(queue, None)  # only now: a worker that waits keeps no part back
+            if wanted is None:
+                return
+            store, part = wanted
             try:
                 await store.obtain(part)
+            except NoRoom as error:
+                account.ended_early = f"{error}; --cache-max-size and --cache-min-free say what it may have"
+            except Stopped:
+                return
             except JigdofsError as error:
                 account.parts_failed += 1
                 row.failures += 1
                 _log.info("fetching ahead: %s", error)
-                if row.failures >= FAILURES_IN_A_ROW:
+                if row.failures >= FAILURES_IN_A_ROW and not account.ended_early:
                     account.ended_early = f"{row.failures} parts in a row cannot be had; the last: {error}"
             else:
                 row.failures = 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,14 +15,18 @@ import trio
 
 from jigdofs.config import BackgroundOptions
 from jigdofs.contents.namespace import Contents, walk
-from jigdofs.errors import FormatError, InputError, NoSuchFile, UsageError
+from jigdofs.errors import FormatError, InputError, JigdofsError, NoSuchFile, UsageError
 from jigdofs.format import part_list
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
+from jigdofs.image.reader import ImageReader
 from jigdofs.iso9660 import tree
 from jigdofs.iso9660.tree import Extent, Tree
 from jigdofs.parts.store import PartStore
 from jigdofs.prefetch.fill import Wanted
+from jigdofs.sources.iso import MAGIC, MAGIC_OFFSET
+
+_log = logging.getLogger(__name__)
 
 _INSTALLER_FIRST = (".disk", "dists", "boot", "isolinux", "syslinux", "efi", "install*")
 """What an installer reads before it knows what to install, in this order; whatever the case of the names."""
@@ -90,6 +94,10 @@ class PartedImage(Protocol):
         """Where its parts lie."""
 
     @property
+    def reader(self) -> ImageReader:
+        """How its bytes are had."""
+
+    @property
     def contents(self) -> Contents:
         """The files inside."""
 
@@ -102,7 +110,7 @@ async def plan(request: FillRequest, images: Sequence[PartedImage]) -> list[Want
     """Return what a request means, in the order in which it is to be fetched; a part may come repeatedly.
 
     Raises:
-        NoSuchFile: nothing matches a glob, or there is no image of that name.
+        NoSuchFile: a glob matches in no image, or there is no image of that name.
         UsageError: the range lies outside of the image, or is one of several images.
         JigdofsError: the files inside an image are needed, and cannot be told.
     """
@@ -112,39 +120,92 @@ async def plan(request: FillRequest, images: Sequence[PartedImage]) -> list[Want
         raise NoSuchFile(f"there is no image `{request.image}'; there is {names}")
     if request.range is not None and len(chosen) > 1:
         raise UsageError("a range is of one image: name it, as MOUNTPOINT/IMAGE")
-    wanted: list[Wanted] = []
+    wanted = _listed(request.parts, chosen)
+    if request.metadata:
+        wanted += await _metadata(chosen, needed=not (wanted or request.everything))
+    if request.globs:
+        wanted += await _matched(request.globs, chosen)
     for image in chosen:
-        if image.store is not None:
-            parts = await _parts(request, image)
-            wanted += [Wanted(image.store, part) for part in parts]
+        if request.range is not None:
+            begin, end = request.range
+            if not 0 <= begin < end <= image.layout.length:
+                raise UsageError(
+                    f"{begin}-{end} is no range of {image.name}, which has {image.layout.length} bytes"
+                )
+            wanted += _of(image, parts_in(image.layout, [Extent(begin, end - begin)]))
+        if request.everything:
+            wanted += _of(image, image.layout.distinct_parts().values())
     return wanted
 
 
-async def _parts(request: FillRequest, image: PartedImage) -> list[Part]:
-    layout = image.layout
-    parts: list[Part] = []
-    if request.parts:
-        here = layout.distinct_parts()
-        parts += [part for part in request.parts if here.get(part.checksum) == part]
-    if request.metadata:
+def _of(image: PartedImage, parts: Iterable[Part]) -> list[Wanted]:
+    """Return parts as what is wanted of an image; of one that lies here as a whole, nothing is."""
+    return [] if image.store is None else [Wanted(image.store, part) for part in parts]
+
+
+def _listed(parts: Sequence[Part], images: Sequence[PartedImage]) -> list[Wanted]:
+    """Return those parts of a list that images have, in the order of the list."""
+    known: dict[Part, PartStore] = {}
+    if parts:
+        for image in images:
+            for part in image.layout.distinct_parts().values():
+                if image.store is not None:
+                    known.setdefault(part, image.store)
+    return [Wanted(known[part], part) for part in parts if part in known]
+
+
+async def _metadata(images: Sequence[PartedImage], *, needed: bool) -> list[Wanted]:
+    """Return what an installer reads first; raise `JigdofsError` if that is needed and of no image known."""
+    wanted: list[Wanted] = []
+    trouble: JigdofsError | None = None
+    for image in images:
+        if image.store is None:
+            continue
         try:
-            files = await image.contents.tree()
+            wanted += _of(image, parts_in(image.layout, metadata(await _files(image))))
+        except FormatError as error:  # most probably no ISO: nobody installs from it
+            _log.info("%s", error)
+        except JigdofsError as error:
+            _log.info("what installers read first is not known of %s: %s", image.name, error)
+            trouble = error
+    if trouble is not None and needed and not wanted:
+        raise trouble
+    return wanted
+
+
+async def _matched(globs: Sequence[str], images: Sequence[PartedImage]) -> list[Wanted]:
+    """Return what the globs mean in all images together; raise `NoSuchFile` for one that means nothing."""
+    wanted: list[Wanted] = []
+    left = dict.fromkeys(globs)
+    for image in images:
+        try:
+            files = await _files(image)
         except FormatError:
-            files = None  # no ISO: nobody installs from it
-        parts += parts_in(layout, metadata(files)) if files is not None else ()
-    if request.globs:
-        files = await image.contents.tree()
+            if len(images) == 1:
+                raise
+            continue  # no ISO: there are no files in it
         # a pattern for 30,000 paths takes 0.2 s
-        find = partial(matching, files, request.globs, image.name)
-        parts += parts_in(layout, await trio.to_thread.run_sync(find))
-    if request.range is not None:
-        begin, end = request.range
-        if not 0 <= begin < end <= layout.length:
-            raise UsageError(f"{begin}-{end} is no range of {image.name}, which has {layout.length} bytes")
-        parts += parts_in(layout, [Extent(begin, end - begin)])
-    if request.everything:
-        parts += layout.distinct_parts().values()
-    return parts
+        matched = await trio.to_thread.run_sync(matching, files, globs)
+        for glob, extents in matched.items():
+            left.pop(glob, None)
+            wanted += _of(image, parts_in(image.layout, extents))
+    if left:
+        where = ", ".join(image.name for image in images)
+        raise NoSuchFile(f"nothing in {where} matches `{next(iter(left))}'")
+    return wanted
+
+
+async def _files(image: PartedImage) -> Tree:
+    """Return the files in an image.
+
+    Raises:
+        FormatError: it is no ISO, or a damaged one.
+        JigdofsError: its directories cannot be read.
+    """
+    # asked here, as `contents` takes it for an error worth a line in the log
+    if image.contents.known is None and await image.reader.read(MAGIC_OFFSET, len(MAGIC)) != MAGIC:
+        raise FormatError("is no ISO 9660 image, so the files in it are not known", source=image.name)
+    return await image.contents.tree()
 
 
 def parts_in(layout: Layout, extents: Iterable[Extent]) -> Iterator[Part]:
@@ -170,22 +231,18 @@ def metadata(files: Tree) -> list[Extent]:
     return found
 
 
-def matching(files: Tree, globs: Sequence[str], name: str) -> list[Extent]:
-    """Return where the files lie whose path matches one of the globs, glob by glob.
+def matching(files: Tree, globs: Iterable[str]) -> dict[str, list[Extent]]:
+    """Return where the files lie whose path matches, by glob; a glob that nothing matches is left out.
 
     A path has no slash in front; `*` matches slashes, too; a directory means all that is below it.
-
-    Raises:
-        NoSuchFile: nothing matches one of them.
     """
     paths = [(os.fsdecode(files.path(number)), number) for number in walk(files)]
-    found: list[Extent] = []
+    found: dict[str, list[Extent]] = {}
     for glob in globs:
         pattern = glob.strip("/") or "*"
         matched = {number for path, number in paths if fnmatch.fnmatchcase(path, pattern)}
-        if not matched:
-            raise NoSuchFile(f"nothing in {name} matches `{glob}'")
-        found += _below(files, *matched)
+        if matched:
+            found[glob] = _below(files, *matched)
     return found
 
 
