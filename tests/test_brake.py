@@ -15,7 +15,7 @@ from jigdofs.parts.flights import Flights
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 
-FOREGROUND, READAHEAD, BACKGROUND = Urgency
+FOREGROUND, READAHEAD, EXPECTED, BACKGROUND = Urgency
 KIB = 1 << 10
 RATE = 100 * KIB
 
@@ -76,6 +76,17 @@ async def test_a_background_transfer_runs_while_nobody_waits(autojump_clock: tri
         place.begin("another", BACKGROUND)
         ticket = Ticket(BACKGROUND)
         assert [await held(place.brake, ticket, 1 << 30) for _ in range(3)] == [0, 0, 0]
+
+
+async def test_what_a_list_expects_does_not_stand_back(autojump_clock: trio.testing.MockClock) -> None:
+    """While a reader waits, what a list says goes on; the limit holds for it, too."""
+    async with street() as place:
+        place.begin("wanted", FOREGROUND)
+        ticket = Ticket(EXPECTED)
+        assert [await held(place.brake, ticket, 512 * KIB) for _ in range(3)] == [0, 0, 0]
+    async with street(RATE) as place:
+        ticket = Ticket(EXPECTED)
+        assert sum([await held(place.brake, ticket, RATE) for _ in range(4)]) == pytest.approx(4, abs=0.3)
 
 
 @pytest.mark.parametrize("urgency", [FOREGROUND, READAHEAD])

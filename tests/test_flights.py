@@ -17,7 +17,7 @@ from jigdofs.parts.flights import Flight, Flights
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 
-FOREGROUND, READAHEAD, BACKGROUND = Urgency
+FOREGROUND, READAHEAD, EXPECTED, BACKGROUND = Urgency
 
 
 def new_file() -> OpenFile:
@@ -385,7 +385,7 @@ def test_quiet_is_counted_right(
             for _ in range(12):
                 await trio.sleep(1)
                 await trio.testing.wait_all_tasks_blocked()
-                urgent = [ticket for ticket in under_way.values() if ticket.urgency < BACKGROUND]
+                urgent = [ticket for ticket in under_way.values() if ticket.urgency < EXPECTED]
                 assert is_quiet(flights) == (not urgent)
             assert is_quiet(flights)
             assert not under_way

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ async def test_the_order(server: FaultyServer, tmp_path: Path) -> None:
     async with house(server, tmp_path, width=1) as home:
         await home.fill(PATHS[15::-1])
         assert server.paths() == PATHS[15::-1]
+
+
+async def test_a_list_goes_first_and_alongside_of_readers(server: FaultyServer, tmp_path: Path) -> None:
+    """While a reader waits, what a list expects is fetched, and what nobody expects is not."""
+    server.always(PATHS[0], Stall())
+    async with house(server, tmp_path) as home, trio.open_nursery() as nursery:
+        nursery.start_soon(home.read, PATHS[0])
+        await home.until(lambda server: server.count(PATHS[0]))
+        account = FillAccount()
+        nursery.start_soon(partial(home.fill, PATHS[1:10], account, expected=PATHS[20:30]))
+        await home.until(lambda server: set(server.paths()) >= set(PATHS[20:30]))
+        await trio.testing.wait_all_tasks_blocked()
+        assert set(server.paths()) == {PATHS[0], *PATHS[20:30]}
+        server.release()
+    assert account.parts_here == account.parts == 19
 
 
 async def test_what_is_here_is_not_fetched(server: FaultyServer, tmp_path: Path) -> None:

@@ -125,10 +125,10 @@ async def planned(request: FillRequest, *images: Image) -> list[str]:
     """Return the paths of what is to be fetched, checked to be had of the right image."""
     names = {part_of(path, size): path for path in FILES for size in (PART_BYTES, 2 << 20)}
     wanted = await plan(request, images)
-    for store, part in wanted:
+    for store, part, _ in wanted:
         (owner,) = [image for image in images if image.store is store]
         assert owner.layout.distinct_parts()[part.checksum] == part
-    return [names[part] for _, part in wanted]
+    return [names[part] for _, part, _ in wanted]
 
 
 METADATA = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jigdofs.parts.slots import Slots, Ticket, Urgency
 
-FOREGROUND, READAHEAD, BACKGROUND = Urgency
+FOREGROUND, READAHEAD, EXPECTED, BACKGROUND = Urgency
 
 
 class House:

@@ -70,22 +70,27 @@ class Brake:
 
     async def __call__(self, ticket: Ticket, count: int) -> None:
         """Note bytes that came, and hold their transfer back as long as it must be."""
-        if ticket.urgency < Urgency.BACKGROUND:
+        if _is_for_a_reader(ticket):
             return
-        if not self._traffic.quiet:
+        if ticket.urgency >= Urgency.BACKGROUND and not self._traffic.quiet:
             with trio.move_on_after(PAUSE_S):
                 await _first_of(self._traffic.wait_quiet, ticket.wait_hurried)
-            if ticket.urgency < Urgency.BACKGROUND:
+            if _is_for_a_reader(ticket):
                 return
         burst = BURST_S * (self._bytes_per_s or 0)
         self._taken = max(self._taken, self._allowed() - burst) + count
         mine = self._taken
-        while ticket.urgency >= Urgency.BACKGROUND and self._bytes_per_s is not None:
+        while not _is_for_a_reader(ticket) and self._bytes_per_s is not None:
             too_many = mine - self._allowed()
             if too_many < 1:
                 break
             with trio.move_on_after(too_many / self._bytes_per_s):
                 await _first_of(ticket.wait_hurried, self._changed.wait)
+
+
+def _is_for_a_reader(ticket: Ticket) -> bool:
+    """Tell whether somebody who reads wants it; that may change with every wait."""
+    return ticket.urgency.for_a_reader
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:

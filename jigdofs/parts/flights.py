@@ -92,12 +92,12 @@ class Flights:
             flight.fail(Stopped("jigdofs is being stopped"))
         elif flight is None:
             flight = self._flights[key] = Flight(urgency)
-            self._urgent += urgency < Urgency.BACKGROUND
+            self._urgent += urgency.for_a_reader
             self._nursery.start_soon(self._fly, key, flight, obtain)
         else:
             before = flight.ticket.urgency
             flight.ticket.hurry(urgency)
-            self._urgent += urgency < Urgency.BACKGROUND <= before
+            self._urgent += urgency.for_a_reader and not before.for_a_reader
         return flight
 
     @property
@@ -112,7 +112,7 @@ class Flights:
 
     def _ended(self, key: str, flight: Flight) -> None:
         del self._flights[key]
-        self._urgent -= flight.ticket.urgency < Urgency.BACKGROUND
+        self._urgent -= flight.ticket.urgency.for_a_reader
         if not self._urgent:
             self._quiet.unpark_all()
 

@@ -39,7 +39,7 @@ class _ForReaders:
 
     def create(self, length: int) -> int:
         """Make a file there if somebody wants to read it."""
-        if self._ticket.urgency >= Urgency.BACKGROUND:
+        if not self._ticket.urgency.for_a_reader:
             raise CacheError("the cache takes no more, and nobody waits")
         return self._place.create(length)
 
@@ -84,14 +84,16 @@ class ObjectStore:
         if self._open_files.get(key) is None:
             self._flight(key, length, checksum, fill, urgency)
 
-    async def obtain(self, key: str, length: int, checksum: Checksum | None, fill: Fill) -> None:
+    async def obtain(
+        self, key: str, length: int, checksum: Checksum | None, fill: Fill, urgency: Urgency
+    ) -> None:
         """Have a file in the cache, below everything that readers want.
 
         Raises:
             NoRoom: something in the cache would have to make way for it.
             JigdofsError: it cannot be had.
         """
-        file = await self._flight(key, length, checksum, fill, Urgency.BACKGROUND).wait()
+        file = await self._flight(key, length, checksum, fill, urgency).wait()
         file.unpin()
 
     async def open_made(self, key: str, length: int, make: Callable[[Write], None]) -> OpenFile:
@@ -123,11 +125,11 @@ class ObjectStore:
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
     ) -> OpenFile:
         file = await self._cached(key, length, checksum)
-        if file is None and ticket.urgency >= Urgency.BACKGROUND:
+        if file is None and not ticket.urgency.for_a_reader:
             try:
                 file = await self._filled_ahead(key, length, checksum, fill, ticket)
             except NoRoom:
-                if ticket.urgency >= Urgency.BACKGROUND:
+                if not ticket.urgency.for_a_reader:
                     raise  # else a reader came meanwhile, and room is made for him
         if file is None:
             file = await self._filled(length, self._places(key, checksum), checksum, fill, ticket)

@@ -19,7 +19,13 @@ class Urgency(enum.IntEnum):
 
     FOREGROUND = 0
     READAHEAD = 1
-    BACKGROUND = 2
+    EXPECTED = 2
+    BACKGROUND = 3
+
+    @property
+    def for_a_reader(self) -> bool:
+        """Whether somebody who reads waits for it, or will soon; `EXPECTED` is what a list says only."""
+        return self < Urgency.EXPECTED
 
 
 class Ticket:
@@ -73,12 +79,13 @@ class Slots:
 
     Args:
         total: how many transfers at once.
-        spare: how many of them only foreground work may take; as many again the background may not.
+        spare: how many of them only foreground work may take; as many again only what is not background.
     """
 
     def __init__(self, total: int, spare: int) -> None:
         self._free = total
-        self._needed = [1 + min(spare * urgency, total - 1) for urgency in Urgency]
+        left_free = (0, spare, spare, 2 * spare)
+        self._needed = [1 + min(left_free[urgency], total - 1) for urgency in Urgency]
         self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
 
     @contextlib.asynccontextmanager

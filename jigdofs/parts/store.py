@@ -67,14 +67,14 @@ class PartStore:
         """Begin to obtain a part ahead of a reader."""
         self._objects.hint(cache_key(key), key.length, key.checksum, self._fill(key), Urgency.READAHEAD)
 
-    async def obtain(self, key: Part) -> None:
+    async def obtain(self, key: Part, urgency: Urgency) -> None:
         """Have a part in the cache, below everything that readers want.
 
         Raises:
             PartUnavailable: no location gives it.
             NoRoom: something in the cache would have to make way for it.
         """
-        await self._objects.obtain(cache_key(key), key.length, key.checksum, self._fill(key))
+        await self._objects.obtain(cache_key(key), key.length, key.checksum, self._fill(key), urgency)
 
     def _fill(self, part: Part) -> Callable[[Spool, Ticket], Awaitable[OpenFile]]:
         return partial(self._acquire, part)

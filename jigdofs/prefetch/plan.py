@@ -151,7 +151,7 @@ def _listed(parts: Sequence[Part], images: Sequence[PartedImage]) -> list[Wanted
             for part in image.layout.distinct_parts().values():
                 if image.store is not None:
                     known.setdefault(part, image.store)
-    return [Wanted(known[part], part) for part in parts if part in known]
+    return [Wanted(known[part], part, expected=True) for part in parts if part in known]
 
 
 async def _metadata(images: Sequence[PartedImage], *, needed: bool) -> list[Wanted]:
