@@ -414,19 +414,6 @@ def test_killed_with_a_loop_device_attached(scene: Scene) -> None:
         assert "losetup" in said, said
 
 
-def test_umount_with_a_loop_device_attached(scene: Scene) -> None:
-    """A living mount under a loop device stays; the message names the device and what to type."""
-    require_root()
-    home = scene.directory / "home"
-    home.mkdir()
-    with scene.mounted() as mounted:
-        with loop_device(scene.image) as device:
-            line = Program(home).fails("umount", mounted.mountpoint, code=4)
-            assert f"losetup -d {device}" in line
-            assert mounted_at(mounted.mountpoint)
-        mounted.unmount()
-
-
 # -- the cache ---------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import pwd
@@ -11,7 +12,7 @@ import stat
 import sys
 
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_OK, MountError, UsageError
+from jigdofs.errors import EXIT_OK, MountError, UsageError, printable
 from jigdofs.fuse import loop_device, loop_mount, mountpoint
 from jigdofs.sources.own_mounts import FSTYPE, MountLine
 
@@ -40,11 +41,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Attach, and mount if asked for; leave nothing behind where that fails."""
-    mount = _mount_above(mountpoint.resolve(arguments.image))
+    path = _resolved(arguments.image)
+    mount = mountpoint.mount_above(path)
+    if mount is None or mount.fstype != FSTYPE:
+        raise MountError(f"{path}: is no mount point of jigdofs, and lies in none")
     if os.geteuid() != 0:
         raise MountError("loop devices need root: `sudo jigdofs loop ...'")
-    directory = None if arguments.directory is None else mountpoint.resolve(arguments.directory)
-    image = _image(mountpoint.resolve(arguments.image), mount)
+    directory = None if arguments.directory is None else _resolved(arguments.directory)
+    image = _image(path, mount)
     if directory is not None:
         loop_mount.check_directory(directory)
     device = loop_device.attach(image)
@@ -55,10 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         kind = loop_mount.mount_inside(device, directory)
     except BaseException:
-        loop_device.detach(device)
+        with contextlib.suppress(MountError):  # why it could not be mounted matters more
+            loop_device.detach(device)
         raise
     _warn_of_buffering(device)
-    print(f"mounted {kind} of {image} at {directory} ({device})")
+    print(printable(f"mounted {kind} of {image} at {directory} ({device})"))
     return EXIT_OK
 
 
@@ -69,42 +74,36 @@ def _warn_of_buffering(device: str) -> None:
         )
 
 
-def _mount_above(path: str) -> MountLine:
-    """Return the mount of ours that a path lies in."""
-    directory = path
-    while True:
-        there = mountpoint.mount_at(directory)
-        if there is not None:
-            break
-        directory = os.path.dirname(directory)
-    if there.fstype != FSTYPE:
-        raise MountError(f"{path}: is no mount point of jigdofs, and lies in none")
-    return there
+def _resolved(path: str) -> str:
+    """Return an absolute path without links; the way to it may lead through a mount that hangs."""
+    resolved = mountpoint.within(_ANSWER_S, lambda: mountpoint.resolve(path))
+    if resolved is None:
+        raise MountError(f"{path}: does not answer")
+    return resolved
 
 
 def _image(path: str, mount: MountLine) -> str:
     """Return the image file that is meant; asks the mount, but not for ever."""
-    if mountpoint.is_dead(mount.mountpoint):
-        raise MountError(
-            f"{mount.mountpoint}: its daemon has ended; `jigdofs umount {mount.mountpoint}' first"
-        )
     try:
-        status = mountpoint.within(_ANSWER_S, lambda: os.stat(path))
-        if status is None:
-            raise MountError(f"{mount.mountpoint}: does not answer")
-        if stat.S_ISREG(status.st_mode):
+        status = mountpoint.within(_ANSWER_S, lambda: _look(path, mount.mountpoint))
+        if status is not None and stat.S_ISREG(status.st_mode):
             return path
-        entries = mountpoint.within(
-            _ANSWER_S, lambda: [entry for entry in os.scandir(path) if entry.is_file()]
-        )
+        if status is not None and path != mount.mountpoint:
+            raise UsageError(f"{path}: is no image")
+        names = None if status is None else mountpoint.within(_ANSWER_S, lambda: _files(path))
     except OSError as error:
         raise MountError(_advice(path, mount, error)) from error
-    if entries is None or path != mount.mountpoint:
-        raise UsageError(f"{path}: is no image")
-    names = sorted(entry.name for entry in entries)
+    if names is None:
+        raise MountError(f"{mount.mountpoint}: does not answer")
     if len(names) != 1:
         raise UsageError(f"{path} shows {len(names)} images; name one: {', '.join(names)}")
     return os.path.join(path, names[0])
+
+
+def _look(path: str, mount: str) -> os.stat_result:
+    """Ask the daemon whether it is there, which stat may not: the kernel remembers what that tells."""
+    os.statvfs(mount)
+    return os.stat(path)
 
 
 def _files(directory: str) -> list[str]:
@@ -114,6 +113,8 @@ def _files(directory: str) -> list[str]:
 
 
 def _advice(path: str, mount: MountLine, error: OSError) -> str:
+    if error.errno in mountpoint.DEAD:
+        return f"{mount.mountpoint}: its daemon has ended; `jigdofs umount {mount.mountpoint}' first"
     if error.errno != errno.EACCES:
         return f"{path}: {error.strerror}"
     owner = re.search(r"\buser_id=([0-9]+)", mount.options)

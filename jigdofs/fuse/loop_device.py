@@ -43,9 +43,8 @@ def has_direct_io(device: str) -> bool:
 
 def attach(file: str) -> str:
     """Attach an image to a free loop device and return that; raise `MountError`, with what to do."""
-    command = ["losetup", "--find", "--show", "--read-only", "--direct-io=on", file]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
+        done = _losetup("--find", "--show", "--read-only", "--direct-io=on", file)
     except FileNotFoundError:
         raise MountError("losetup is not installed (package mount)") from None
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -54,17 +53,36 @@ def attach(file: str) -> str:
         return done.stdout.strip()
     if not os.path.exists("/dev/loop-control"):
         raise MountError("there is no /dev/loop-control: `modprobe loop', or give the container loop devices")
-    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = _reason(done).removeprefix(f"{file}: ")
+    if "unused loop device" in reason or reason.endswith("No such file or directory"):
+        raise MountError(
+            f"no loop device is to be had: {reason}; `losetup -l' lists those in use, `losetup -d' detaches"
+            " one (a container must be given some)"
+        )
     raise MountError(f"{file} cannot be attached to a loop device: {reason}")
 
 
 def detach(device: str) -> None:
-    """Detach a loop device, now or, while it is mounted, when it is unmounted; raise `MountError`."""
-    command = ["losetup", "--detach", device]
+    """Detach a loop device, now or, while it is in use, when that ends; raise `MountError`."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
+        done = _losetup("--detach", device)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MountError(f"{device} cannot be detached: {error}") from error
     if done.returncode and backing_file(device) is not None:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise MountError(f"{device} cannot be detached: {reason}")
+        raise MountError(f"{device} cannot be detached: {_reason(done)}")
+
+
+def _losetup(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["losetup", *arguments],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
+        timeout=_LIMIT_S,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("losetup: ")

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Collection
 
 from jigdofs.errors import MountError, UsageError
 from jigdofs.fuse import loop_device
-from jigdofs.fuse.mountpoint import mount_at, mounts, unmount
+from jigdofs.fuse.mountpoint import holders, mount_above, mount_at, mounts, unmount
 from jigdofs.sources.own_mounts import FSTYPE
 
 _LIMIT_S = 300  # the kernel reads what it needs from mirrors
+_RELEASE_S = 1.0  # udev looks at a device for a moment when it changes
 _DEVICE = re.compile(r"(/dev/loop[0-9]+)(?:p[0-9]+)?")
 _UNKNOWN = re.compile(r"unknown filesystem type '([^']*)'")
 OPTIONS = "ro,nosuid,nodev"
@@ -44,6 +46,7 @@ def mount_inside(device: str, directory: str) -> str:
             command,
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             check=False,
             timeout=_LIMIT_S,
             env={**os.environ, "LC_ALL": "C"},
@@ -60,10 +63,13 @@ def mount_inside(device: str, directory: str) -> str:
 def _advice(device: str, stderr: str) -> str:
     unknown = _UNKNOWN.search(stderr)
     if unknown is not None:
-        return (
-            f"the kernel knows no {unknown[1]}: `modprobe {unknown[1]}', or where there is no such module"
-            " `jigdofs mount --contents', which shows the files inside an ISO without it"
-        )
+        advice = f"the kernel knows no {unknown[1]}: `modprobe {unknown[1]}'"
+        if unknown[1] == "iso9660":
+            advice += (
+                ", or where there is no such module `jigdofs mount --contents', which shows the files inside"
+                " an ISO without it"
+            )
+        return advice
     reason = (stderr.strip().splitlines() or ["no reason given"])[0]
     return f"what is inside cannot be mounted: {reason.removeprefix('mount: ')} ({device})"
 
@@ -72,29 +78,21 @@ def image_of(source: str) -> str | None:
     """Return the image in a mount of ours that a file system is mounted from, given its source, or None."""
     device = _DEVICE.fullmatch(source)
     file = None if device is None else loop_device.backing_file(device[1])
-    directory = file
-    while directory is not None and directory != "/":
-        there = mount_at(directory)
-        if there is not None and there.fstype == FSTYPE:
-            return file
-        directory = os.path.dirname(directory)
-    return None
+    above = None if file is None else mount_above(file)
+    return file if above is not None and above.fstype == FSTYPE else None
 
 
 def undo(mountpoint: str, *, lazy: bool) -> None:
     """Unmount what is mounted from images below a mount point, and detach their devices.
 
+    What is mounted, in turn, from an image inside an image goes first. What was not mounted from images
+    is left alone.
+
     Raises:
-        MountError: something is in use, or we are not root.
+        MountError: something is in use; what was not undone until then stays as it is.
     """
-    devices = loop_device.attached_below(mountpoint)
-    if not devices or os.geteuid() != 0:
-        return  # the unmounting that follows tells what is in the way
-    for place in _places_of(devices):
-        unmount(place, lazy=lazy)
-    for device in devices:
-        if loop_device.backing_file(device) is not None:
-            loop_device.detach(device)
+    if os.geteuid() == 0:  # for others the unmounting that follows tells what is in the way
+        _undo(mountpoint, lazy=lazy, above=())
 
 
 def undo_one(directory: str, *, lazy: bool) -> None:
@@ -104,18 +102,52 @@ def undo_one(directory: str, *, lazy: bool) -> None:
     if device is None:
         raise UsageError(f"{directory}: is not mounted from a loop device")
     file = loop_device.backing_file(device[1])
+    if os.geteuid() == 0:
+        _undo(directory, lazy=lazy, above=(device[1],))
     unmount(directory, lazy=lazy)
-    if file is not None and loop_device.backing_file(device[1]) == file and not _places_of([device[1]]):
-        loop_device.detach(device[1])
+    if not _places_of([device[1]]):
+        _release(device[1], file, lazy=lazy)
 
 
-def _places_of(devices: list[str]) -> list[str]:
-    """Return where the devices, or partitions of them, are mounted; what was mounted last comes first."""
+def _undo(path: str, *, lazy: bool, above: Collection[str]) -> None:
+    """Undo what hangs on files below a path, save for the devices that are being undone already.
 
-    def places() -> Iterator[str]:
-        for mount in reversed(mounts()):
-            device = _DEVICE.fullmatch(mount.source)
-            if device is not None and device[1] in devices:
-                yield mount.mountpoint
+    A file system that hides its own image's place would have us go round in circles.
+    """
+    files = {
+        device: loop_device.backing_file(device)
+        for device in loop_device.attached_below(path)
+        if device not in above
+    }
+    for place, source in _places_of(files):
+        _undo(place, lazy=lazy, above=(*above, *files))
+        there = mount_above(place)
+        if there is None or there.mountpoint != place:
+            continue  # went with what it was mounted on
+        if there.source != source:
+            raise MountError(f"{place}: {there.fstype} is mounted over what is to be unmounted")
+        unmount(place, lazy=lazy)
+    for device, file in files.items():
+        _release(device, file, lazy=lazy)
 
-    return list(places())
+
+def _release(device: str, file: str | None, *, lazy: bool) -> None:
+    """Detach a device and see it let go of its file; raise `MountError` that names who holds it."""
+    if loop_device.backing_file(device) != file:
+        return  # it went with its last mount, and may be somebody else's by now
+    loop_device.detach(device)
+    deadline = time.monotonic() + _RELEASE_S
+    while not lazy and loop_device.backing_file(device) == file:
+        if time.monotonic() > deadline:
+            who = "; ".join(holders(device)) or "by something that cannot be seen from here"
+            raise MountError(f"{device} is in use: {who}")
+        time.sleep(0.01)
+
+
+def _places_of(devices: Collection[str]) -> list[tuple[str, str]]:
+    """Return where the devices, or partitions of them, are mounted, and from what; the last mount first."""
+    return [
+        (mount.mountpoint, mount.source)
+        for mount in reversed(mounts())
+        if (device := _DEVICE.fullmatch(mount.source)) is not None and device[1] in devices
+    ]

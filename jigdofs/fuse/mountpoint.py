@@ -21,6 +21,7 @@ from jigdofs.sources.own_mounts import FSTYPE, MountLine, parse_mountinfo
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 5.0
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)  # what a mount answers whose daemon is gone
 T = TypeVar("T")
 
 
@@ -49,12 +50,22 @@ def mount_at(path: str | os.PathLike[str]) -> MountLine | None:
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == where), None)
 
 
+def mount_above(path: str) -> MountLine | None:
+    """Return the mount that a path, absolute and without links, lies in; asks nothing, so it cannot hang."""
+    topmost = {mount.mountpoint: mount for mount in mounts()}
+    while path not in topmost:
+        if path == "/":  # in a chroot, whose root need not be a mount point
+            return None
+        path = os.path.dirname(path)
+    return topmost[path]
+
+
 def is_dead(path: str | os.PathLike[str]) -> bool:
     """Tell whether a mount's daemon is gone: statfs always asks it, stat may be answered from a cache."""
     try:
         within(_ANSWER_S, lambda: os.statvfs(path))
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        return error.errno in DEAD
     return False
 
 
@@ -118,14 +129,21 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", text]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=60,
+            env={**os.environ, "LC_ALL": "C"},
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MountError(f"{text}: cannot be unmounted: {error}") from error
     if done.returncode == 0 or mount_at(text) is None:
         return
-    holders = _holders(text)
-    if holders:
-        raise MountError(f"{text} is in use: {'; '.join(holders)}")
+    if in_use := holders(text):
+        raise MountError(f"{text} is in use: {'; '.join(in_use)}")
     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
     if "not found in /etc/mtab" in reason or "must be superuser" in reason:
         raise MountError(f"{text}: another user mounted that; only that user or root can unmount it")
@@ -134,26 +152,31 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
     raise MountError(f"{text}: cannot be unmounted: {reason}")
 
 
-def _holders(mountpoint: str) -> list[str]:
-    """Name loop devices over files below a mount point, and processes that have one open."""
-    holders = [
+def holders(path: str) -> list[str]:
+    """Name who uses files at or below a path: loop devices, file systems mounted there, processes."""
+    found = [
         f"{device} is attached to it (`umount {device}; losetup -d {device}')"
-        for device in attached_below(mountpoint)
+        for device in attached_below(path)
+    ]
+    found += [
+        f"{mount.fstype} is mounted at {mount.mountpoint}"
+        for mount in mounts()
+        if mount.mountpoint.startswith(path + "/")
     ]
     for process in Path("/proc").iterdir():
-        if not process.name.isdigit() or len(holders) >= 5:
+        if not process.name.isdigit() or int(process.name) == os.getpid() or len(found) >= 5:
             continue
         with contextlib.suppress(OSError):
-            if _uses(process, mountpoint):
-                name = (process / "comm").read_text().strip()
-                holders.append(f"process {process.name} ({name})")
-    return holders
+            if _uses(process, path):
+                name = (process / "comm").read_text("utf-8", "replace").strip()
+                found.append(f"process {process.name} ({name})")
+    return found
 
 
-def _uses(process: Path, mountpoint: str) -> bool:
-    links = [process / "cwd", *(process / "fd").iterdir()]
-    for link in links:
-        target = os.readlink(link)
-        if target == mountpoint or target.startswith(mountpoint + "/"):
-            return True
+def _uses(process: Path, path: str) -> bool:
+    for link in (process / "cwd", process / "root", process / "exe", *(process / "fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile; a thread of the kernel has no exe
+            target = os.readlink(link)
+            if target == path or target.startswith(path + "/"):
+                return True
     return False
