@@ -23,15 +23,21 @@ import trio
 
 from jigdofs.contents.namespace import Attributes, Namespace, OpenedFile
 from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, Stopped, WrongKind
-from jigdofs.serve.pages import Row, listing
+from jigdofs.serve.directories import rows_of
+from jigdofs.serve.pages import listing
 from jigdofs.serve.ranges import Answer, Validators, decide
 
 _log = logging.getLogger(__name__)
 
 PIECE_BYTES = 1 << 20
+"""Measured: one curl of a warm 570 MB image had 0.48, 0.89, 0.89, 1.09, 0.35 and 0.44 of what nginx gave it
+of the plain file, with pieces of 64, 256 and 512 KiB, 1, 2 and 4 MiB (2 cores, not idle, medians of 7)."""
 MAX_REQUESTS = 256
-"""Answered at once; each may hold a piece. Beyond that clients are told to come again."""
+"""Answered at once. A client that takes nothing holds its piece twice, ours and the bytes hypercorn wants:
+256 of them made 558 MiB of 35. Beyond that clients are told to come again."""
 _SAME_ERROR_S = 10.0
+# not what the machine's /etc/mime.types says: an .iso is bytes everywhere
+_KINDS = mimetypes.MimeTypes()
 _ORIGIN = re.compile(rb"\Ahttps?://[^/]*", re.IGNORECASE)  # of a request to a proxy (RFC 9112 3.2.2)
 
 Message = MutableMapping[str, Any]
@@ -113,8 +119,8 @@ class Application:
             found = await self._find(path)
             if stat.S_ISDIR(found.attributes.mode):
                 await self._send_listing(path, found.node, send, head=head)
-            elif path.endswith(b"/"):
-                raise _Refusal(404, "that is no directory")
+            elif path.endswith(b"/") or not stat.S_ISREG(found.attributes.mode):
+                raise _Refusal(404, "that is no directory and no file")  # a device, perhaps
             else:
                 await self._send_file(path, found, scope, send, head=head)
         except _Refusal as refusal:
@@ -154,11 +160,7 @@ class Application:
         if not path.endswith(b"/"):
             location = urllib.parse.quote(b"/" + path.strip(b"/") + b"/", safe="/")
             raise _Refusal(301, "this is a directory", [(b"location", location.encode())])
-        rows = []
-        for name, child in await self._namespace.directory(node):
-            attributes = await self._namespace.attributes(child)
-            rows.append(Row(name, stat.S_ISDIR(attributes.mode), attributes.size))
-        page = listing(path, rows)
+        page = listing(path, await rows_of(self._namespace, path, node))
         headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
         await _start(send, 200, headers)
         await _body(send, b"" if head else page)
@@ -170,7 +172,10 @@ class Application:
         opened = await self._namespace.open(found.node)
         etag = b'"%s"' % (await self._namespace.identity(found.node)).encode()
         validators = Validators(etag, attributes.mtime_ns // 10**9)
-        answer = decide(_lower(scope["headers"]), opened.size, validators)
+        asked = _lower(scope["headers"])
+        if head:
+            asked.pop(b"range", None)  # which is for GET alone (RFC 9110 14.2)
+        answer = decide(asked, opened.size, validators)
         headers = _file_headers(path, opened.size, validators, answer)
         if head or answer.begin == answer.end:
             await _start(send, answer.status, headers)
@@ -203,8 +208,11 @@ def _pieces(begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _path(scope: Message) -> bytes:
     """Return the path of a request, unescaped; raise `_Refusal` for one that no file can have."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
-    path = urllib.parse.unquote_to_bytes(_ORIGIN.sub(b"", raw.partition(b"?")[0]))
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:  # it is optional in ASGI; `path` is unescaped already
+        path: bytes = scope["path"].encode("utf-8", "surrogateescape")
+    else:
+        path = urllib.parse.unquote_to_bytes(_ORIGIN.sub(b"", raw.partition(b"?")[0]))
     if not path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
         raise _Refusal(400, "that is no path")
     return path
@@ -220,7 +228,8 @@ def _lower(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _file_headers(path: bytes, size: int, validators: Validators, answer: Answer) -> Headers:
-    kind = mimetypes.guess_type(os.fsdecode(path.rsplit(b"/", 1)[-1]), strict=False)
+    # the slash keeps a name like `data:,x` from being taken for a URL
+    kind = _KINDS.guess_type("/" + os.fsdecode(path.rsplit(b"/", 1)[-1]), strict=False)
     # what is compressed is sent as it is: no client is to unpack it on the way
     content_type = kind[0] if kind[0] and not kind[1] else "application/octet-stream"
     headers = [

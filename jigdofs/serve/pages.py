@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """What is listed: a name, whether it is a directory, and the bytes of a file."""
+    """What is listed: a name, whether it is a directory, the bytes of a file, and whether to link to it."""
 
     name: bytes
     is_directory: bool
     size: int
+    leads: bool = True
 
 
 def link(name: bytes) -> str:
@@ -35,8 +36,10 @@ def listing(path: bytes, rows: Iterable[Row]) -> bytes:
     for row in rows:
         slash = "/" if row.is_directory else ""
         size = "" if row.is_directory else f"{row.size:,}"
-        anchor = f'<a href="{html.escape(link(row.name))}{slash}">{html.escape(_text(row.name))}{slash}</a>'
-        lines.append(f'<tr><td>{anchor}</td><td align="right">{size}</td></tr>')
+        shown = f"{html.escape(_text(row.name))}{slash}"
+        if row.leads:
+            shown = f'<a href="{html.escape(link(row.name))}{slash}">{shown}</a>'
+        lines.append(f'<tr><td>{shown}</td><td align="right">{size}</td></tr>')
     lines.append("</table></body></html>\n")
     return "\n".join(lines).encode()
 

@@ -104,6 +104,7 @@ def _config(bound: socket.socket) -> Config:
 
     config = Config()
     config.bind = [f"fd://{os.dup(bound.fileno())}"]
+    config.backlog = _BACKLOG  # hypercorn listens again, with 100 if not told
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.keep_alive_max_requests = 1_000_000  # an installer asks for thousands of packages
     config.graceful_timeout = GRACE_S
