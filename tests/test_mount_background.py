@@ -87,7 +87,7 @@ def test_record(scene: InstallerScene) -> None:
             line = scene.program.fails(*words, code=3)
             assert reason in line
         assert (scene.directory / "foreign").read_text() == "precious\n"
-    assert scene.listed(record) == [ahead]
+    assert scene.listed(record) == [*touched, ahead], "a list goes on where it ended"
 
 
 def test_record_and_kill(scene: InstallerScene) -> None:

@@ -91,7 +91,9 @@ def test_what_is_named_is_fetched(scene: InstallerScene) -> None:
             "parts_here": total,
             "bytes_here": size,
             "parts_failed": 0,
+            "last_failure": "",
             "ended_early": "",
+            "full": False,
         }
         scene.all_asked_for(*METADATA, *OTHERS)
         assert scene.image.read_bytes() == scene.built.image.read_bytes()
@@ -106,7 +108,8 @@ def test_exit_codes(scene: InstallerScene) -> None:
     with scene.mounted():
         line = scene.prefetch("--path", "pool/main/b", code=1)
         assert line.startswith("5 of 6 parts are here (")
-        assert line.endswith("; 1 cannot be had\n")
+        assert "; 1 cannot be had; the last: part md5:" in line
+        assert line.endswith("404 Not Found\n")
         events = scene.prefetch("--path", missing, "--json", code=1).splitlines()
         assert json.loads(events[-1])["parts_failed"] == 1
         assert "nowhere" in program.fails("prefetch", scene.point, "--path", "nowhere", code=1)
@@ -212,7 +215,7 @@ def another_daemon(point: Path, *events: Mapping[str, object]) -> Iterator[None]
 
 
 PROGRESS = {"event": "progress", "parts": 0, "size": 0, "parts_here": 0, "bytes_here": 0}
-KNOWN = PROGRESS | {"parts": 1, "size": 12_345, "parts_failed": 0, "ended_early": ""}
+KNOWN = PROGRESS | {"parts": 1, "size": 12_345, "parts_failed": 0, "last_failure": "", "ended_early": ""}
 FINISHED = KNOWN | {"event": "finished", "parts_here": 1, "bytes_here": 12_345}
 END = {"event": "end"}
 
@@ -247,6 +250,18 @@ def test_progress_on_a_terminal(scene: InstallerScene) -> None:
     os.close(ours)
     assert (done.returncode, done.stdout) == (0, "1 of 1 parts are here (12,345 bytes)\n")
     assert b"/12.1 KiB" in shown.replace(b"\x1b[32m", b"").replace(b"\x1b[0m", b"")
+
+
+def test_a_limit_alone_and_an_open_range(scene: InstallerScene) -> None:
+    """A limit can be set and taken away without fetching; a range may be open, a path begin with a dot."""
+    with scene.mounted("--bwlimit", "64k"):
+        assert scene.prefetch("--bwlimit", "off") == ""
+        assert scene.asked_for() == []
+        size = scene.built.image.stat().st_size
+        assert scene.prefetch("--range", f"{size - 1}-").startswith(("0 of 0", "1 of 1"))
+        assert scene.prefetch("--path", "./doc/manual.txt").startswith("1 of 1 parts are here")
+        scene.prefetch("--range", "0-")
+        scene.all_asked_for(*METADATA, *OTHERS)
 
 
 def test_umount_while_fetching(scene: InstallerScene) -> None:

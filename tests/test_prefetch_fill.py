@@ -171,7 +171,8 @@ async def test_failures_in_a_row(server: FaultyServer, tmp_path: Path, width: in
         account = await home.fill(PATHS)
         assert FAILURES_IN_A_ROW <= account.parts_failed < FAILURES_IN_A_ROW + width
         assert "16 parts in a row" in account.ended_early
-        assert "404" in account.ended_early
+        assert "404" in account.last_failure
+        assert not account.full
         assert len(server.paths()) == account.parts_failed
 
 

@@ -20,7 +20,8 @@ from jigdofs.image.reader import ImageReader
 from jigdofs.iso9660.tree import Entry, Extent, Tree, pack
 from jigdofs.parts.store import PartStore
 from jigdofs.plain_image import NoParts, PlainImage
-from jigdofs.prefetch.plan import FillRequest, initial_request, plan
+from jigdofs.prefetch.from_the_start import initial_request
+from jigdofs.prefetch.plan import FillRequest, plan
 
 PART_BYTES = 4096
 GAP_BYTES = 2048

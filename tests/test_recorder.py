@@ -100,13 +100,24 @@ def test_something_else(path: Path, content: bytes) -> None:
 
 
 def test_an_older_list(path: Path) -> None:
-    """A list, and an empty file, are written anew."""
+    """A list goes on where it ended, behind a line that a crash cut too; in an empty file it begins."""
     path.write_bytes(b"")
-    for part in PARTS[:2]:
+    for number in range(1, 4):
         recorder = Recorder(path)
-        note(recorder, part)
+        note(recorder, *PARTS[:number])
         recorder.close()
-        assert listed(path) == [part]
+        assert listed(path) == PARTS[:number]
+        with path.open("ab") as file:
+            file.write(b"md5:0123")
+
+
+def test_a_damaged_list_is_not_written_over(path: Path) -> None:
+    """A list with a line that is none stays as it is, and is named."""
+    text = FIRST_LINE + "nonsense\n"
+    path.write_text(text)
+    with pytest.raises(InputError, match=":2"):
+        Recorder(path)
+    assert path.read_text() == text
 
 
 def test_two_at_once(recorder: Recorder, path: Path) -> None:

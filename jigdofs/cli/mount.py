@@ -186,8 +186,8 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
         from jigdofs.control.server import ControlSocket
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
-        from jigdofs.prefetch.plan import initial_request
-        from jigdofs.wiring.images import fill_by_itself, open_images
+        from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
+        from jigdofs.wiring.images import open_images
 
         single = prepare(mount.mountpoint)  # before anything is fetched for it
         if single and arguments.contents:
@@ -223,7 +223,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                         ready()
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
-                    images.start_soon(fill_by_itself, images, first)
+                    images.start_soon(fill_from_the_start, images, first)
                     images.start_soon(control.serve, {"prefetch": prefetching(images)})
 
                 await hold(namespace, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)

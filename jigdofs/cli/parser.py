@@ -55,6 +55,11 @@ def size_or_off(text: str) -> int | None:
     return None if text.strip().lower() in ("off", "none") else size(text)
 
 
+def bandwidth_or_off(text: str) -> int:
+    """Read a number of bytes a second, or `off` for no limit, which is 0."""
+    return 0 if text.strip().lower() in ("off", "none", "0") else bandwidth(text)
+
+
 def bandwidth(text: str) -> int:
     """Read a number of bytes a second; with less, servers would drop connections that wait for their turn.
 

@@ -23,7 +23,7 @@ nothing that was read makes way for what nobody has read yet. Ctrl-C ends it; wh
 
 A GLOB is matched against paths inside the image, as in `pool/main/l/*'; `*' matches slashes, too, and a
 directory means all that is in it. The image need not be mounted with --contents. A range is in bytes of
-the image, `0-64M' for instance; its end is not included.
+the image, `0-64M' or `1G-' for instance; its end is not included.
 
 examples:
   jigdofs prefetch /mnt/iso --all --bwlimit 2M
@@ -49,23 +49,25 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--bwlimit",
         metavar="SIZE",
-        type=types.bandwidth,
-        help="bytes a second for all background fetching of this mount together, from now on",
+        type=types.bandwidth_or_off,
+        help="bytes a second for all background fetching of this mount together, from now on; off for no"
+        " limit; may be given alone",
     )
     parser.add_argument("--json", action="store_true", help="print events, one JSON object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress and print no account")
 
 
-def _range(text: str) -> tuple[int, int]:
+def _range(text: str) -> tuple[int, int | None]:
     begin, dash, end = text.partition("-")
     if not dash:
         raise argparse.ArgumentTypeError(f"`{text}' is no range; write for instance 0-64M")
-    return types.size(begin), types.size(end)
+    return types.size(begin), types.size(end) if end.strip() else None
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Have the daemon fetch, and follow it; return 0 if all is here."""
-    if not (arguments.all or arguments.metadata or arguments.path or arguments.range):
+    wishes = (arguments.all, arguments.metadata, arguments.path, arguments.range)
+    if not any(wishes) and arguments.bwlimit is None:
         raise UsageError("say what to fetch: --all, --metadata, --path GLOB or --range A-B")
     mountpoint, image = _mount_of(arguments.mountpoint)
     from jigdofs.control import client
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = {
         "do": "prefetch",
         "metadata": arguments.metadata,
-        "globs": arguments.path,
+        "globs": [path.removeprefix("./") for path in arguments.path],
         "range": arguments.range,
         "everything": arguments.all,
         "image": image,
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     told = client.ask(mountpoint, request)
     try:
         last = _as_json(told) if arguments.json else _followed(told, quiet=arguments.quiet)
-        if not arguments.quiet and not arguments.json:
+        if any(wishes) and not arguments.quiet and not arguments.json:
             print(_account(last))
         return EXIT_OK if last["parts_here"] == last["parts"] else EXIT_UNAVAILABLE
     except (KeyError, TypeError, ValueError) as error:
@@ -127,4 +129,6 @@ def _account(last: dict[str, Any]) -> str:
         text += f"; {last['parts_failed']} cannot be had"
     if last["ended_early"]:
         text += f"; ended early: {last['ended_early']}"
+    if last["last_failure"]:
+        text += f"; the last: {last['last_failure']}"
     return text

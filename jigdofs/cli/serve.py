@@ -68,10 +68,10 @@ async def _serve(arguments: argparse.Namespace, bound: socket.socket) -> None:
     import trio
 
     from jigdofs.cli.progress import template_progress
-    from jigdofs.prefetch.plan import initial_request
+    from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
     from jigdofs.serve.application import Application
     from jigdofs.serve.server import serve, url_of
-    from jigdofs.wiring.images import fill_by_itself, open_images
+    from jigdofs.wiring.images import open_images
 
     background = options.background_options(arguments)
     first = initial_request(background)
@@ -95,7 +95,7 @@ async def _serve(arguments: argparse.Namespace, bound: socket.socket) -> None:
                         return
 
                 print(f"serving {' and '.join(_urls(namespace.names, url_of(bound)))}", flush=True)
-                images.start_soon(fill_by_itself, images, first)
+                images.start_soon(fill_from_the_start, images, first)
                 await serve(Application(namespace), bound, end)
 
 

@@ -38,7 +38,7 @@ def prefetching(images: Images) -> Handler:
 async def _prefetch(images: Images, request: Mapping[str, Any], tell: Tell) -> None:
     wish, bytes_per_s = parse(request)
     if bytes_per_s is not None:
-        images.brake.bytes_per_s = bytes_per_s
+        images.brake.bytes_per_s = bytes_per_s or None
     account = FillAccount()
     done = trio.Event()
     troubles: list[JigdofsError] = []
@@ -64,17 +64,17 @@ async def _follow(account: FillAccount, done: trio.Event, tell: Tell) -> None:
 
 
 def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
-    """Return what a request asks for and its bandwidth limit; raise `UsageError`."""
+    """Return what a request asks for and a new bandwidth limit, 0 for none; raise `UsageError`."""
     match request:
         case {
             "metadata": bool(metadata),
             "globs": list(globs),
-            "range": (None | [int(), int()]) as span,
+            "range": (None | [int(), int() | None]) as span,
             "everything": bool(everything),
             "image": str(image),
             "bytes_per_s": (None | int()) as bytes_per_s,
         } if all(isinstance(glob, str) for glob in globs) and (
-            bytes_per_s is None or 0 < bytes_per_s <= _MAX_BYTES_PER_S
+            bytes_per_s is None or 0 <= bytes_per_s <= _MAX_BYTES_PER_S
         ):
             wish = FillRequest(
                 metadata=metadata,

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from jigdofs.errors import InputError
+from jigdofs.errors import FormatError, InputError
 from jigdofs.format import part_list
 from jigdofs.format.part import Part
 from jigdofs.parts.open_file import OpenFile
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """The list of one run.
+    """The list of one run, or of several, one after the other.
 
     Args:
-        path: written anew; an existing file must be such a list, or empty.
+        path: an existing file must be such a list, or empty; the list goes on where it ended.
 
     Raises:
         InputError: it cannot be written, or is something else.
@@ -66,8 +66,17 @@ class Recorder:
         except OSError as error:
             if error.errno == errno.EWOULDBLOCK:
                 raise InputError(f"--record {self._path}: another mount is writing to it") from error
-        os.ftruncate(self._fd, 0)
-        self._end = os.write(self._fd, head)
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            data = file.read(part_list.MAX_BYTES)
+        whole = data[: data.rfind(b"\n") + 1]  # a line that a crash cut is written again
+        if whole:
+            try:
+                self._touched.update(part_list.parse(whole.decode("utf-8", "replace"), str(self._path)))
+            except FormatError as error:
+                raise InputError(f"--record: {error}; it is not written over") from error
+        self._end = len(whole) or os.pwrite(self._fd, head, 0)
+        os.ftruncate(self._fd, self._end)
 
     def note(self, part: Part, name: Callable[[], str]) -> None:
         """Note that a reader wants a part."""

@@ -54,7 +54,9 @@ class FillAccount:
         parts_here: of them in the cache by now.
         bytes_here: the same in bytes.
         parts_failed: that no location gave.
+        last_failure: why the last of these could not be had; "" if none failed.
         ended_early: why it ended before all were tried; "" if it did not.
+        full: there was no more room.
     """
 
     parts: int = 0
@@ -62,7 +64,9 @@ class FillAccount:
     parts_here: int = 0
     bytes_here: int = 0
     parts_failed: int = 0
+    last_failure: str = ""
     ended_early: str = ""
+    full: bool = False
 
 
 class Prefetcher:
@@ -112,15 +116,17 @@ class Prefetcher:
             try:
                 await store.obtain(part, urgency)
             except NoRoom as error:
+                account.full = True
                 account.ended_early = f"{error}; --cache-max-size and --cache-min-free say what it may have"
             except Stopped:
                 return
             except JigdofsError as error:
                 account.parts_failed += 1
+                account.last_failure = str(error)
                 row.failures += 1
                 _log.info("fetching ahead: %s", error)
                 if row.failures >= FAILURES_IN_A_ROW and not account.ended_early:
-                    account.ended_early = f"{row.failures} parts in a row cannot be had; the last: {error}"
+                    account.ended_early = f"{row.failures} parts in a row cannot be had"
             else:
                 row.failures = 0
                 _count(part, account)

@@ -8,15 +8,12 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from jigdofs.config import BackgroundOptions
 from jigdofs.contents.namespace import Contents, walk
-from jigdofs.errors import FormatError, InputError, JigdofsError, NoSuchFile, UsageError
-from jigdofs.format import part_list
+from jigdofs.errors import FormatError, JigdofsError, NoSuchFile, UsageError
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
 from jigdofs.image.reader import ImageReader
@@ -42,7 +39,7 @@ class FillRequest:
         parts: of a list; what an image lacks is passed over.
         metadata: what an installer reads first.
         globs: files inside the image.
-        range: begin and end in the image, in bytes; None for none.
+        range: begin and end in the image, in bytes, None for its end; None for none.
         everything: the whole image.
         image: the name of the one that is meant; "" for all.
     """
@@ -50,36 +47,9 @@ class FillRequest:
     parts: tuple[Part, ...] = ()
     metadata: bool = False
     globs: tuple[str, ...] = ()
-    range: tuple[int, int] | None = None
+    range: tuple[int, int | None] | None = None
     everything: bool = False
     image: str = ""
-
-
-def initial_request(options: BackgroundOptions) -> FillRequest | None:
-    """Return what to fetch from the start; None for nothing. Blocks.
-
-    Raises:
-        InputError: the list cannot be read.
-        FormatError: it is none.
-    """
-    parts: tuple[Part, ...] = ()
-    if options.first is not None:
-        parts = tuple(part_list.parse(_text(options.first), str(options.first)))
-    if not parts and options.prefetch == "none":
-        return None
-    everything = options.prefetch == "all"
-    return FillRequest(parts, metadata=options.prefetch != "none", everything=everything)
-
-
-def _text(path: Path) -> str:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read(part_list.MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    if len(data) > part_list.MAX_BYTES:
-        raise InputError(f"{path}: is larger than {part_list.MAX_BYTES >> 20} MiB: no list of parts is")
-    return data.decode("utf-8", "replace")
 
 
 class PartedImage(Protocol):
@@ -128,6 +98,7 @@ async def plan(request: FillRequest, images: Sequence[PartedImage]) -> list[Want
     for image in chosen:
         if request.range is not None:
             begin, end = request.range
+            end = image.layout.length if end is None else end
             if not 0 <= begin < end <= image.layout.length:
                 raise UsageError(
                     f"{begin}-{end} is no range of {image.name}, which has {image.layout.length} bytes"
@@ -151,7 +122,10 @@ def _listed(parts: Sequence[Part], images: Sequence[PartedImage]) -> list[Wanted
             for part in image.layout.distinct_parts().values():
                 if image.store is not None:
                     known.setdefault(part, image.store)
-    return [Wanted(known[part], part, expected=True) for part in parts if part in known]
+    wanted = [Wanted(known[part], part, expected=True) for part in parts if part in known]
+    if parts and not wanted and any(image.store is not None for image in images):
+        _log.warning("none of the %d parts of the list is in these images", len(parts))
+    return wanted
 
 
 async def _metadata(images: Sequence[PartedImage], *, needed: bool) -> list[Wanted]:

@@ -21,7 +21,7 @@ from jigdofs.config import (
 )
 from jigdofs.contents.contents import ImageContents
 from jigdofs.contents.namespace import Namespace, Shown
-from jigdofs.errors import JigdofsError, printable
+from jigdofs.errors import printable
 from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import RawData
 from jigdofs.image.reader import ImageReader
@@ -132,23 +132,6 @@ class Images:
     async def fill(self, request: FillRequest, account: FillAccount) -> None:
         """Have in the cache what a request means, below every reader; raises as `plan` and `fill` do."""
         await self.prefetcher.fill(await plan(request, self.images), account)
-
-
-async def fill_by_itself(images: Images, request: FillRequest | None) -> None:
-    """Fetch what was asked for from the start, and say in the log how it ended."""
-    if request is None:
-        return
-    account = FillAccount()
-    try:
-        await images.fill(request, account)
-    except JigdofsError as error:
-        _log.warning("nothing is fetched ahead: %s", error)
-        return
-    had = f"{account.parts_here} of {account.parts} parts"
-    if account.ended_early:
-        _log.warning("fetching ahead ended with %s: %s", had, account.ended_early)
-    else:
-        _log.info("fetched ahead: %s, %d cannot be had", had, account.parts_failed)
 
 
 async def _is_iso(image: Image) -> bool | None:
