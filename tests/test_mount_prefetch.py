@@ -116,7 +116,7 @@ def test_exit_codes(scene: InstallerScene) -> None:
         assert "other.iso" in program.fails("prefetch", scene.point / "other.iso", "--all", code=1)
         for options in ([], ["--range", "5"], ["--range", "5-5"], ["--range", "0-1T"], ["--range", "x-y"]):
             program.fails("prefetch", scene.point, *options, code=3)
-        for limit in ("0", "63k", "-1", "fast", "1e6"):
+        for limit in ("1", "63k", "-1", "fast", "1e6"):
             program.fails("prefetch", scene.point, "--all", f"--bwlimit={limit}", code=3)
         program.fails("prefetch", scene.directory, "--all", code=4)
         program.fails("prefetch", scene.image / "x", "--all", code=4)
