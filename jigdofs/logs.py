@@ -6,11 +6,15 @@ import logging
 import logging.handlers
 import os
 import sys
+import time
 from pathlib import Path
+
+from jigdofs.errors import JigdofsError, Stopped
 
 _ROOT = logging.getLogger("jigdofs")
 SYSLOG = "syslog"
 _SYSLOG_SOCKET = "/dev/log"
+_SAME_ERROR_S = 10.0
 
 
 class _OneLine(logging.Formatter):
@@ -28,6 +32,27 @@ class _Spoken(_OneLine):
         """Add the word."""
         record.spoken = record.levelname.lower()
         return super().format(record)
+
+
+class ErrorLog:
+    """Log errors, each but once in a while: whoever failed to read asks again at once, piece by piece.
+
+    Args:
+        logger: where to.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._last = ("", -_SAME_ERROR_S)
+
+    def report(self, what: str, error: JigdofsError) -> None:
+        """Log that something failed, and why, unless that was just said; our own end is no error."""
+        reason, now = str(error), time.monotonic()
+        if self._last[0] == reason and now - self._last[1] < _SAME_ERROR_S:
+            return
+        self._last = (reason, now)
+        level = logging.INFO if isinstance(error, Stopped) else logging.ERROR
+        self._logger.log(level, "%s failed: %s", what, reason)
 
 
 def to_stderr(level: int) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from jigdofs.contents.opened_file import OpenedFile
 from jigdofs.errors import FormatError, NoSuchFile, WrongKind, printable
-from jigdofs.image.readahead import Readahead
 from jigdofs.image.reader import ImageReader
 from jigdofs.iso9660 import tree
 from jigdofs.iso9660.tree import Extent, Tree
@@ -94,40 +94,6 @@ class Attributes(NamedTuple):
     mtime_ns: int
     atime_ns: int
     ctime_ns: int
-
-
-class OpenedFile:
-    """A file that one reader reads.
-
-    Args:
-        reader: of the image.
-        extents: where its bytes lie in the image, in order.
-        label: for messages: what it is, of which image.
-    """
-
-    def __init__(self, reader: ImageReader, extents: Sequence[Extent], label: str) -> None:
-        self.size = sum(extent.length for extent in extents)
-        self.label = label
-        self._reader = reader
-        self._pieces = [(extent, self._ahead(extent)) for extent in extents]
-
-    def _ahead(self, extent: Extent) -> Readahead:
-        return self._reader.readahead(extent.offset + extent.length)
-
-    async def read(self, offset: int, size: int) -> bytearray:
-        """Return the bytes at `offset`; fewer than `size` only at the end. Raises `JigdofsError`."""
-        if len(self._pieces) == 1:  # nearly always: no second buffer
-            extent, ahead = self._pieces[0]
-            size = max(0, min(size, extent.length - offset))
-            return await self._reader.read(extent.offset + offset, size, ahead)
-        data = bytearray()
-        for extent, ahead in self._pieces:
-            if size and offset < extent.length:
-                taken = min(size, extent.length - offset)
-                data += await self._reader.read(extent.offset + offset, taken, ahead)
-                size -= taken
-            offset = max(0, offset - extent.length)
-        return data
 
 
 class Directory(Sequence[tuple[bytes, int]]):

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from pathlib import Path
 
 from jigdofs.errors import MountError
-
-_LIMIT_S = 60
+from jigdofs.fuse.programs import complaint, run
 
 
 def attached_below(path: str) -> list[str]:
@@ -43,17 +41,12 @@ def has_direct_io(device: str) -> bool:
 
 def attach(file: str) -> str:
     """Attach an image to a free loop device and return that; raise `MountError`, with what to do."""
-    try:
-        done = _losetup("--find", "--show", "--read-only", "--direct-io=on", file)
-    except FileNotFoundError:
-        raise MountError("losetup is not installed (package mount)") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MountError(f"{file} cannot be attached to a loop device: {error}") from error
+    done = run("losetup", "--find", "--show", "--read-only", "--direct-io=on", file)
     if done.returncode == 0:
         return done.stdout.strip()
     if not os.path.exists("/dev/loop-control"):
         raise MountError("there is no /dev/loop-control: `modprobe loop', or give the container loop devices")
-    reason = _reason(done).removeprefix(f"{file}: ")
+    reason = complaint(done).removeprefix(f"{file}: ")
     if "unused loop device" in reason or reason.endswith("No such file or directory"):
         raise MountError(
             f"no loop device is to be had: {reason}; `losetup -l' lists those in use, `losetup -d' detaches"
@@ -64,25 +57,6 @@ def attach(file: str) -> str:
 
 def detach(device: str) -> None:
     """Detach a loop device, now or, while it is in use, when that ends; raise `MountError`."""
-    try:
-        done = _losetup("--detach", device)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MountError(f"{device} cannot be detached: {error}") from error
+    done = run("losetup", "--detach", device)
     if done.returncode and backing_file(device) is not None:
-        raise MountError(f"{device} cannot be detached: {_reason(done)}")
-
-
-def _losetup(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["losetup", *arguments],
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        check=False,
-        timeout=_LIMIT_S,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-
-
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("losetup: ")
+        raise MountError(f"{device} cannot be detached: {complaint(done)}")

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from jigdofs.errors import MountError, UsageError
 from jigdofs.fuse import loop_device
 from jigdofs.fuse.mountpoint import holders, mount_above, mount_at, mounts, unmount
+from jigdofs.fuse.programs import complaint, run
 from jigdofs.sources.own_mounts import FSTYPE
 
 _LIMIT_S = 300  # the kernel reads what it needs from mirrors
@@ -40,28 +41,16 @@ def mount_inside(device: str, directory: str) -> str:
     Raises:
         MountError: the kernel cannot; says what is missing.
     """
-    command = ["mount", "-o", OPTIONS, device, directory]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-            timeout=_LIMIT_S,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MountError(f"{device} cannot be mounted: {error}") from error
+    done = run("mount", "-o", OPTIONS, device, directory, limit_s=_LIMIT_S)
     if done.returncode:
-        raise MountError(_advice(device, done.stderr))
+        raise MountError(_advice(device, done))
     loop_device.detach(device)  # only marked, as it is in use
     there = mount_at(directory)
     return there.fstype if there is not None else ""
 
 
-def _advice(device: str, stderr: str) -> str:
-    unknown = _UNKNOWN.search(stderr)
+def _advice(device: str, done: subprocess.CompletedProcess[str]) -> str:
+    unknown = _UNKNOWN.search(done.stderr)
     if unknown is not None:
         advice = f"the kernel knows no {unknown[1]}: `modprobe {unknown[1]}'"
         if unknown[1] == "iso9660":
@@ -70,8 +59,7 @@ def _advice(device: str, stderr: str) -> str:
                 " an ISO without it"
             )
         return advice
-    reason = (stderr.strip().splitlines() or ["no reason given"])[0]
-    return f"what is inside cannot be mounted: {reason.removeprefix('mount: ')} ({device})"
+    return f"what is inside cannot be mounted: {complaint(done, 0)} ({device})"
 
 
 def image_of(source: str) -> str | None:

@@ -8,7 +8,6 @@ import logging
 import os
 import queue
 import stat
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from jigdofs.errors import MountError
 from jigdofs.fuse.loop_device import attached_below
+from jigdofs.fuse.programs import complaint, run
 from jigdofs.sources.own_mounts import FSTYPE, MountLine, parse_mountinfo
 
 _log = logging.getLogger(__name__)
@@ -125,26 +125,14 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
     """Unmount a FUSE mount as root or as its owner; raise `MountError` that names who holds it."""
     text = resolve(path)
     if os.geteuid() == 0:
-        command = ["umount", "--no-canonicalize", "--internal-only", *(["--lazy"] if lazy else []), text]
+        done = run("umount", "--no-canonicalize", "--internal-only", *(["--lazy"] if lazy else []), text)
     else:
-        command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", text]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-            timeout=60,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MountError(f"{text}: cannot be unmounted: {error}") from error
+        done = run("fusermount3", "-u", *(["-z"] if lazy else []), "--", text)
     if done.returncode == 0 or mount_at(text) is None:
         return
     if in_use := holders(text):
         raise MountError(f"{text} is in use: {'; '.join(in_use)}")
-    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = complaint(done)
     if "not found in /etc/mtab" in reason or "must be superuser" in reason:
         raise MountError(f"{text}: another user mounted that; only that user or root can unmount it")
     if "busy" in reason:

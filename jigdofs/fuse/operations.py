@@ -12,22 +12,22 @@ import contextlib
 import errno
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
 
 from jigdofs.config import MountOptions
-from jigdofs.contents.namespace import Attributes, Namespace, OpenedFile
+from jigdofs.contents.namespace import Attributes, Namespace
+from jigdofs.contents.opened_file import OpenedFile
 from jigdofs.errors import JigdofsError, NoSuchFile, WrongKind
+from jigdofs.logs import ErrorLog
 
 _log = logging.getLogger(__name__)
 
 ATTRIBUTES_VALID_S = 1.0  # sizes never change, but st_blocks grows
 _STATFS_BYTES = 4096
 PID_XATTR = b"user.jigdofs.pid"
-_SAME_ERROR_S = 10.0
 _ENODATA = errno.ENODATA
 
 
@@ -51,7 +51,7 @@ class Operations(pyfuse3.Operations):
         self._opened: dict[FileHandleT, OpenedFile] = {}
         self._listed: dict[FileHandleT, Sequence[tuple[bytes, int]]] = {}
         self._next_handle = 1
-        self._last_error = ("", 0.0)
+        self._errors = ErrorLog(_log)
         self.reading = 0  # reads that were not answered yet
 
     # -- attributes ------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Operations(pyfuse3.Operations):
         try:
             return await opened.read(off, size)  # type: ignore[return-value]  # any buffer will do
         except JigdofsError as error:
-            self._report(f"read of {size} bytes at offset {off} of {opened.label}", error)
+            self._errors.report(f"read of {size} bytes at offset {off} of {opened.label}", error)
             raise FUSEError(error.errno) from None
         except Exception as error:
             _log.exception("internal error in a read at offset %d of %s", off, opened.label)
@@ -186,22 +186,13 @@ class Operations(pyfuse3.Operations):
         except (NoSuchFile, WrongKind) as error:  # the kernel asks for names that nobody promised
             raise FUSEError(error.errno) from None
         except JigdofsError as error:
-            self._report(what, error)
+            self._errors.report(what, error)
             raise FUSEError(error.errno) from None
         except Exception as error:
             _log.exception("internal error in a %s", what)
             raise FUSEError(errno.EIO) from error
         finally:
             self.reading -= 1
-
-    def _report(self, what: str, error: JigdofsError) -> None:
-        """Log what failed; the kernel asks again at once, page by page, for what failed."""
-        reason = str(error)
-        now = time.monotonic()
-        if self._last_error[0] == reason and now - self._last_error[1] < _SAME_ERROR_S:
-            return
-        self._last_error = (reason, now)
-        _log.error("%s failed: %s", what, reason)
 
     async def release(self, fh: FileHandleT) -> None:
         """Forget who was reading."""

@@ -14,15 +14,16 @@ import mimetypes
 import os
 import re
 import stat
-import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import trio
 
-from jigdofs.contents.namespace import Attributes, Namespace, OpenedFile
-from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, Stopped, WrongKind
+from jigdofs.contents.namespace import Attributes, Namespace
+from jigdofs.contents.opened_file import OpenedFile
+from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, WrongKind
+from jigdofs.logs import ErrorLog
 from jigdofs.serve.directories import rows_of
 from jigdofs.serve.pages import listing
 from jigdofs.serve.ranges import Answer, Validators, decide
@@ -35,7 +36,6 @@ of the plain file, with pieces of 64, 256 and 512 KiB, 1, 2 and 4 MiB (2 cores, 
 MAX_REQUESTS = 256
 """Answered at once. A client that takes nothing holds its piece twice, ours and the bytes hypercorn wants:
 256 of them made 558 MiB of 35. Beyond that clients are told to come again."""
-_SAME_ERROR_S = 10.0
 # not what the machine's /etc/mime.types says: an .iso is bytes everywhere
 _KINDS = mimetypes.MimeTypes()
 _ORIGIN = re.compile(rb"\Ahttps?://[^/]*", re.IGNORECASE)  # of a request to a proxy (RFC 9112 3.2.2)
@@ -73,7 +73,7 @@ class Application:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._running = 0
-        self._last_error = ("", 0.0)
+        self._errors = ErrorLog(_log)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or the server's own messages."""
@@ -137,22 +137,13 @@ class Application:
 
     def _refusal(self, scope: Message, error: JigdofsError) -> _Refusal:
         """Log an error, and turn it into what the client is told."""
-        self._report(f"{scope['method']} {scope['path']}", error)
+        self._errors.report(f"{scope['method']} {scope['path']!a}", error)
         if isinstance(error, NoSuchFile | WrongKind):
             return _Refusal(404, str(error))
         # what our mirrors are called is no client's business
         if isinstance(error, ReadTimeout):
             return _Refusal(504, "it cannot be had in time; the log of jigdofs says more")
         return _Refusal(502, "a part of it cannot be had; the log of jigdofs says why")
-
-    def _report(self, what: str, error: JigdofsError) -> None:
-        reason = str(error)
-        now = time.monotonic()
-        if self._last_error[0] == reason and now - self._last_error[1] < _SAME_ERROR_S:
-            return
-        self._last_error = (reason, now)
-        level = logging.INFO if isinstance(error, Stopped) else logging.ERROR  # we end it ourselves then
-        _log.log(level, "%s failed: %s", what.encode("ascii", "backslashreplace").decode(), reason)
 
     # -- directories -------------------------------------------------------------------------------
 
@@ -196,7 +187,7 @@ class Application:
             try:
                 piece = await opened.read(offset, size)
             except JigdofsError as error:
-                self._report(f"{size} bytes at offset {offset} of {opened.label}", error)
+                self._errors.report(f"{size} bytes at offset {offset} of {opened.label}", error)
                 return  # the server breaks the connection of an answer that was not ended
         await _body(send, bytes(piece))
 
