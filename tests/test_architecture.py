@@ -23,7 +23,7 @@ GATES = {
     "pycdlib": "jigdofs.iso9660.volume",
     "pyfuse3": "jigdofs.fuse",
     "numpy": "jigdofs.create",
-    "hypercorn": "jigdofs.serve",
+    "hypercorn": "jigdofs.serve.connections",
 }
 
 

@@ -232,7 +232,7 @@ def test_odd_requests_do_not_end_it(scene: Scene) -> None:
         b"\x00\xff garbage\r\n\r\n",
         b"GET " + b"/a" * 50_000 + b" HTTP/1.1\r\n\r\n",
         WEBSOCKET,
-        HTTP2,
+        *(HTTP2.replace(b"AAMAAABkAAQAAP__", settings) for settings in (b"A", b"AAAA", b"AAT_____", b"\xff")),
         b"HEAD %s HTTP/1.1\r\nHost: x\r\n\r\n" % path * 20,
         b"GET %s HTTP/1.0\r\n\r\n" % path,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(100),
@@ -241,13 +241,20 @@ def test_odd_requests_do_not_end_it(scene: Scene) -> None:
         with socket.create_connection(("127.0.0.1", scene.server.port)) as client:
             client.settimeout(30)
             client.sendall(request)
-            if request is HTTP2:  # which goes on, and expects more of a client than bytes
-                assert client.recv(1 << 16)
-                continue
             client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):
                 pass
     assert curl(scene.server.url("/kit/README.txt")).stdout.startswith(b"line 0")
+
+
+def test_who_wants_http2_gets_http1(scene: Scene) -> None:
+    """An offer to go on with HTTP/2 is passed over, and insisting on it ends nothing but that connection."""
+    url = scene.server.url("/kit/README.txt")
+    for option, code in (("--http2", 0), ("--http2-prior-knowledge", None)):
+        done = curl(option, "--write-out", "%{http_version}", url)
+        assert (done.returncode == 0) == (code == 0)
+        assert done.stdout.endswith(b"1.1") == (code == 0)
+    assert curl(url).stdout.startswith(b"line 0")
 
 
 def test_a_plain_iso_is_served_likewise(iso_md5: BuiltImage, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the images and serve them until told to end."""
     import trio
 
-    from jigdofs.serve.server import check_installed, listen
+    from jigdofs.serve.listening import check_installed, listen
 
     logs.to_stderr((logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)])
     check_installed()
@@ -70,7 +70,8 @@ async def _serve(arguments: argparse.Namespace, bound: socket.socket) -> None:
     from jigdofs.cli.progress import template_progress
     from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
     from jigdofs.serve.application import Application
-    from jigdofs.serve.server import serve, url_of
+    from jigdofs.serve.connections import serve_connections
+    from jigdofs.serve.listening import url_of
     from jigdofs.wiring.images import open_images
 
     background = options.background_options(arguments)
@@ -96,7 +97,7 @@ async def _serve(arguments: argparse.Namespace, bound: socket.socket) -> None:
 
                 print(f"serving {' and '.join(_urls(namespace.names, url_of(bound)))}", flush=True)
                 images.start_soon(fill_from_the_start, images, first)
-                await serve(Application(namespace), bound, end)
+                await serve_connections(Application(namespace), bound, end)
 
 
 def _urls(names: list[bytes], origin: str) -> list[str]:
