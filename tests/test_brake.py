@@ -90,15 +90,15 @@ async def test_what_a_list_expects_does_not_stand_back(autojump_clock: trio.test
 
 
 @pytest.mark.parametrize("urgency", [FOREGROUND, READAHEAD])
-async def test_a_piece_a_second_while_a_reader_waits(
+async def test_a_piece_now_and_then_while_a_reader_waits(
     autojump_clock: trio.testing.MockClock, urgency: Urgency
 ) -> None:
-    """While a reader waits, each piece is held back for a second, and not for longer: connections live on."""
+    """While a reader waits, each piece is held back, but never so long that a server drops the connection."""
     async with street() as place:
         place.begin("wanted", urgency)
         ticket = Ticket(BACKGROUND)
         assert [await held(place.brake, ticket, 512 * KIB) for _ in range(4)] == [PAUSE_S] * 4
-    assert PAUSE_S <= 1
+    assert PAUSE_S <= 20
 
 
 async def test_let_go_when_readers_have_what_they_want(autojump_clock: trio.testing.MockClock) -> None:

@@ -41,13 +41,13 @@ async def serving(**more: Handler) -> AsyncIterator[Path]:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.serve, {"echo": echo, "fail": fail, **more})
-            (path,) = place.find(MNT)
+            (path,) = place.find(MNT, os.geteuid())
             yield path
             nursery.cancel_scope.cancel()
 
 
 def ask(do: str, **more: object) -> list[dict[str, Any]]:
-    return list(client.ask(MNT, {"do": do, **more}))
+    return list(client.ask(MNT, os.geteuid(), {"do": do, **more}))
 
 
 async def asked(do: str, **more: object) -> list[dict[str, Any]]:
@@ -249,14 +249,14 @@ async def test_a_daemon_that_comes_after(runtime: Path) -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert await asked("echo")
             nursery.cancel_scope.cancel()
-        assert place.find(MNT) == []
+        assert place.find(MNT, os.geteuid()) == []
 
 
 async def test_the_socket_of_the_successor_stays(runtime: Path) -> None:
     """The end of a daemon that was detached leaves the one that serves there now alone."""
     detached, successor = ControlSocket(MNT), ControlSocket(MNT)
     detached.close()
-    assert place.find(MNT) == [runtime / place.socket_name(MNT)]
+    assert place.find(MNT, os.geteuid()) == [runtime / place.socket_name(MNT)]
     successor.close()
     assert not os.path.exists(runtime)  # noqa: ASYNC240  at once
 

@@ -33,7 +33,7 @@ def runtime(public_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def ask(do: str, **more: object) -> list[dict[str, Any]]:
-    return list(client.ask(MNT, {"do": do, **more}))
+    return list(client.ask(MNT, os.geteuid(), {"do": do, **more}))
 
 
 def test_no_daemon(runtime: Path) -> None:

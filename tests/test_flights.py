@@ -393,3 +393,25 @@ def test_quiet_is_counted_right(
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     for file in files:
         file.discard()
+
+
+async def test_it_is_quiet_only_after_a_while(autojump_clock: trio.testing.MockClock) -> None:
+    """After a reader's part it stays busy for a moment, anew with each; the background's do not count."""
+    async with trio.open_nursery() as nursery:
+        flights = Flights(nursery, settle_s=1.0)
+
+        async def at_once(_ticket: Ticket) -> OpenFile:
+            return new_file()
+
+        assert flights.quiet
+        (await flights.join("background", BACKGROUND, at_once).wait()).discard()
+        assert flights.quiet
+        for key in ("one", "two"):
+            (await flights.join(key, FOREGROUND, at_once).wait()).discard()
+            await trio.sleep(0.75)
+            assert not flights.quiet
+        began = trio.current_time()
+        await flights.wait_quiet()
+        assert trio.current_time() - began == pytest.approx(0.25)
+        assert flights.quiet
+        nursery.cancel_scope.cancel()

@@ -18,6 +18,7 @@ from jigdofs.contents.namespace import Namespace, Shown
 from jigdofs.errors import FormatError
 from jigdofs.iso9660.tree import Entry, Extent, Tree, pack
 from jigdofs.serve.application import MAX_REQUESTS, PIECE_BYTES, Application
+from jigdofs.serve.directories import AT_ONCE
 from jigdofs.wiring.images import Images, open_images
 from tests.kit.faults import Stall, Status
 from tests.kit.faulty_server import FaultyServer
@@ -37,6 +38,7 @@ _ODD = (
     b"back\\s",
 )
 Headers = Sequence[tuple[bytes, bytes]]
+MANY = 2 * AT_ONCE + 1
 
 
 def entry(name: bytes, kind: int, **more: Any) -> Entry:
@@ -60,6 +62,7 @@ def tree() -> Entry:
             *(entry(b"debian", _LINK, target=b"."), entry(b"dead", _LINK, target=b"nowhere")),
             *(entry(b"dists", _DIRECTORY, children=dists), entry(b"null", _DEVICE, rdev=259)),
             *(entry(b"odd", _DIRECTORY, children=odd), entry(b"empty.txt", _FILE)),
+            entry(b"many", _DIRECTORY, children=tuple(entry(b"%05d" % n, _FILE) for n in range(MANY))),
             entry(b"latest", _LINK, target=b"dists/stable/Release"),
             entry(b"two.html", _FILE, extents=(Extent(40_000, 5), Extent(50_000, 6))),
             entry(b"outside", _FILE, extents=(Extent(1 << 50, 5),)),
@@ -333,7 +336,15 @@ async def test_a_listing(scene: Scene) -> None:
     assert f'href="./{scene.name}"' in root
     assert "../" not in root
     head = await scene.ask(b"/", method="HEAD")
-    assert (head.body, head.headers[b"content-length"]) == (b"", b"%d" % len(root))
+    assert (head.status, head.body) == (200, b"")
+
+
+async def test_a_long_listing_comes_in_pieces(scene: Scene) -> None:
+    """Where its length is not known at once the page is sent as it is made, and is whole."""
+    answer = await scene.ask(b"/inside/many/")
+    assert b"content-length" not in answer.headers
+    assert answer.body.count(b"<a href=") == MANY + 1
+    assert answer.body.endswith(b"</html>\n")
 
 
 async def test_links_are_listed_as_what_they_lead_to(scene: Scene) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import pwd
-import re
 import stat
 import sys
 
@@ -117,17 +116,16 @@ def _advice(path: str, mount: MountLine, error: OSError) -> str:
         return f"{mount.mountpoint}: its daemon has ended; `jigdofs umount {mount.mountpoint}' first"
     if error.errno != errno.EACCES:
         return f"{path}: {error.strerror}"
-    owner = re.search(r"\buser_id=([0-9]+)", mount.options)
     return (
-        f"{mount.mountpoint}: root may not look into it, as {_user(owner)} mounted it; mount it again with"
-        " -o allow_other (which needs the line `user_allow_other' in /etc/fuse.conf)"
+        f"{mount.mountpoint}: root may not look into it, as {_user(mount.owner)} mounted it; mount it again"
+        " with -o allow_other (which needs the line `user_allow_other' in /etc/fuse.conf)"
     )
 
 
-def _user(owner: re.Match[str] | None) -> str:
+def _user(owner: int | None) -> str:
     if owner is None:
         return "another user"
     try:
-        return pwd.getpwuid(int(owner[1])).pw_name
+        return pwd.getpwuid(owner).pw_name
     except (KeyError, OverflowError):
-        return f"user {owner[1]}"
+        return f"user {owner}"

@@ -12,9 +12,9 @@ from typing import Any
 from jigdofs.cli import parser as types
 from jigdofs.cli.parser import Parser
 from jigdofs.cli.progress import showing
-from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, MountError, UsageError
+from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, MountError, UsageError, printable
 from jigdofs.fuse.mountpoint import mount_at, resolve
-from jigdofs.sources.own_mounts import FSTYPE
+from jigdofs.sources.own_mounts import FSTYPE, MountLine
 
 _EPILOG = """\
 The daemon of the mount fetches, below everything that readers want: while somebody waits for a part, it
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     wishes = (arguments.all, arguments.metadata, arguments.path, arguments.range)
     if not any(wishes) and arguments.bwlimit is None:
         raise UsageError("say what to fetch: --all, --metadata, --path GLOB or --range A-B")
-    mountpoint, image = _mount_of(arguments.mountpoint)
+    mount, image = _mount_of(arguments.mountpoint)
     from jigdofs.control import client
 
     request = {
@@ -81,24 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
         "image": image,
         "bytes_per_s": arguments.bwlimit,
     }
-    told = client.ask(mountpoint, request)
+    told = client.ask(mount.mountpoint, mount.owner or 0, request)
     try:
         last = _as_json(told) if arguments.json else _followed(told, quiet=arguments.quiet)
         if any(wishes) and not arguments.quiet and not arguments.json:
             print(_account(last))
         return EXIT_OK if last["parts_here"] == last["parts"] else EXIT_UNAVAILABLE
     except (KeyError, TypeError, ValueError) as error:
-        raise MountError(f"{mountpoint}: its daemon is of another version: {error!r}") from error
+        raise MountError(f"{mount.mountpoint}: its daemon is of another version: {error!r}") from error
 
 
-def _mount_of(path: str) -> tuple[str, str]:
-    """Return the mount point that a path is or lies right below, and the name of the image there."""
+def _mount_of(path: str) -> tuple[MountLine, str]:
+    """Return the mount that a path is or lies right below, and the name of the image there."""
     whole = resolve(path)
     directory, name = os.path.split(whole)
     for mountpoint, image in ((whole, ""), (directory, name)):
         mount = mount_at(mountpoint)
         if mount is not None and mount.fstype == FSTYPE:
-            return mountpoint, image
+            return mount, image
     raise MountError(f"{path}: is neither a mount point of jigdofs nor an image in one")
 
 
@@ -131,4 +131,4 @@ def _account(last: dict[str, Any]) -> str:
         text += f"; ended early: {last['ended_early']}"
     if last["last_failure"]:
         text += f"; the last: {last['last_failure']}"
-    return text
+    return printable(text)

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import select
+import sys
 
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import EXIT_OK, MountError
@@ -52,15 +53,19 @@ def _end(path: str, *, lazy: bool) -> None:
         mountpoint.unmount(path, lazy=lazy or mountpoint.is_dead(path))
         if daemon is not None and not lazy:
             # a pidfd becomes readable when its process ends
-            select.select([daemon], [], [], _DAEMON_END_S)
+            ended, _, _ = select.select([daemon], [], [], _DAEMON_END_S)
+            if not ended:
+                print(f"jigdofs: warning: {path}: unmounted, but its daemon still runs", file=sys.stderr)
     finally:
         if daemon is not None:
             os.close(daemon)
 
 
 def _daemon(path: str) -> int | None:
-    """Return a pidfd of the daemon, if it answers and we may have one."""
+    """Return a pidfd of the daemon, or None if it is gone or not ours to know; raise `MountError`."""
     with contextlib.suppress(OSError, ValueError):
         number = mountpoint.within(_ANSWER_S, lambda: os.getxattr(path, _PID_XATTR))
-        return None if number is None else os.pidfd_open(int(number))
+        if number is None:  # and our question keeps the mount in use now
+            raise MountError(f"{path}: its daemon does not answer; detach it with `jigdofs umount --lazy'")
+        return os.pidfd_open(int(number))
     return None

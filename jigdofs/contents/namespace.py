@@ -12,6 +12,7 @@ Invariants of this file:
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -29,6 +30,7 @@ ROOT = 1
 BLOCK_BYTES = 512
 _CONTENTS_SHIFT = 40  # a tree has less than 2**40 entries, and 2**23 images are enough
 _ENTRY_MASK = (1 << _CONTENTS_SHIFT) - 1
+_MANY_EXTENTS = 4  # a hostile file has 20,000
 _MAX_LINKS = 40  # as many as the kernel follows
 _TOP_OF_TREE = 2  # steps from the root to the top of an image's files: links lead no higher
 
@@ -243,7 +245,10 @@ class Namespace:
         number, files = await self._entry(node)
         extents = self._extents(files, number)
         image = self._shown[(node >> _CONTENTS_SHIFT) - 1].image
-        return "-".join([image.identity, *(f"{extent.offset:x}+{extent.length:x}" for extent in extents)])
+        where = "-".join(f"{extent.offset:x}+{extent.length:x}" for extent in extents)
+        if len(extents) > _MANY_EXTENTS:
+            where = hashlib.sha256(where.encode()).hexdigest()
+        return f"{image.identity}-{where}"
 
     async def resolve(self, path: bytes) -> int:
         """Return the node at a path from the root, links followed; they lead nowhere outside of a tree.

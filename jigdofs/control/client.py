@@ -14,20 +14,22 @@ from jigdofs.control import place
 from jigdofs.errors import MountError, Refused
 
 _CONNECT_S = 5.0
+_SILENCE_S = 60.0  # it tells something several times a second
 
 
-def ask(mountpoint: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def ask(mountpoint: str, owner: int, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the daemon of a mount tells, up to its end.
 
     Args:
         mountpoint: absolute, without links.
+        owner: the user who mounted it: nobody else is believed.
         request: with `do` in it.
 
     Raises:
         MountError: there is no daemon that answers, or it ends meanwhile.
         Refused: it cannot do that.
     """
-    with _connected(mountpoint) as stream:
+    with _connected(mountpoint, owner) as stream:
         try:
             stream.sendall(json.dumps(request).encode() + b"\n")
             with stream.makefile("rb") as lines:
@@ -38,18 +40,20 @@ def ask(mountpoint: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
                     if event["event"] == "end":
                         return
                     yield event
+        except TimeoutError:
+            raise MountError(f"{mountpoint}: its daemon does not answer any more") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MountError(f"{mountpoint}: its daemon does not make sense: {error}") from error
     raise MountError(f"{mountpoint}: its daemon has ended")
 
 
-def _connected(mountpoint: str) -> socket.socket:
+def _connected(mountpoint: str, owner: int) -> socket.socket:
     """Return a connection to the daemon: of several sockets, to the first where somebody listens."""
     problem: Exception = MountError(f"{mountpoint}: its daemon cannot be asked; did another user mount it?")
-    for path in place.find(mountpoint):
+    for path in place.find(mountpoint, owner):
         stream = socket.socket(socket.AF_UNIX)
         try:
-            _connect(stream, path)
+            _connect(stream, path, owner)
         except PermissionError:
             problem = MountError(f"{mountpoint}: another user mounted it; only that user or root can ask")
         except OSError as error:
@@ -62,10 +66,10 @@ def _connected(mountpoint: str) -> socket.socket:
     raise problem
 
 
-def _connect(stream: socket.socket, path: Path) -> None:
+def _connect(stream: socket.socket, path: Path, owner: int) -> None:
     stream.settimeout(_CONNECT_S)
     stream.connect(os.fspath(path))
     credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    if struct.unpack("3i", credentials)[1] != path.parent.lstat().st_uid:
+    if struct.unpack("3i", credentials)[1] != owner:
         raise MountError(f"{path}: somebody else than its owner listens there")
-    stream.settimeout(None)
+    stream.settimeout(_SILENCE_S)

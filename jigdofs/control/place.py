@@ -48,18 +48,18 @@ def own_directory() -> Path:
     raise MountError(f"there is no place for a control socket: {problem}")
 
 
-def find(mountpoint: str) -> list[Path]:
-    """Return the sockets that a mount may have, whoever of those made it whom we may talk to.
+def find(mountpoint: str, owner: int) -> list[Path]:
+    """Return the sockets that a mount of that user may have.
 
     There may be several: what a killed daemon left elsewhere stays there.
     """
     name = socket_name(mountpoint)
-    found: dict[Path, None] = {}
-    for directory, owner in _searched():
+    found = []
+    for directory in _directories_of(owner):
         with contextlib.suppress(OSError):
             if _is_private(directory, owner) and stat.S_ISSOCK((directory / name).lstat().st_mode):
-                found[directory / name] = None
-    return list(found)
+                found.append(directory / name)
+    return found
 
 
 def _directories_of(uid: int) -> Iterator[Path]:
@@ -73,19 +73,6 @@ def _directories_of(uid: int) -> Iterator[Path]:
     if uid:
         yield Path(f"/run/user/{uid}/jigdofs")
     yield Path(tempfile.gettempdir()) / f"jigdofs-{uid}"
-
-
-def _searched() -> Iterator[tuple[Path, int]]:
-    """Yield directories and who must own them: ours first, then root's, then, for root, everybody's."""
-    uid = os.geteuid()
-    for owner in dict.fromkeys((uid, 0)):
-        for directory in _directories_of(owner):
-            yield directory, owner
-    if uid == 0:
-        for pattern in ("/run/user/*/jigdofs", f"{tempfile.gettempdir()}/jigdofs-*"):
-            for directory in Path("/").glob(pattern.lstrip("/")):
-                with contextlib.suppress(OSError):
-                    yield directory, directory.lstat().st_uid
 
 
 def _is_private(directory: Path, owner: int) -> bool:

@@ -17,6 +17,7 @@ from jigdofs.prefetch.plan import FillRequest
 
 _TELL_S = 0.25
 _MAX_BYTES_PER_S = 1 << 62
+_MAX_GLOBS, _MAX_GLOB_LENGTH = 100, 1000
 
 
 class Images(Protocol):
@@ -63,6 +64,13 @@ async def _follow(account: FillAccount, done: trio.Event, tell: Tell) -> None:
         await tell({"event": "progress", **asdict(account)})
 
 
+def _are_globs(globs: list[Any]) -> bool:
+    """Tell whether that is a list of patterns, neither too many nor too long to be matched in a moment."""
+    return len(globs) <= _MAX_GLOBS and all(
+        isinstance(glob, str) and len(glob) <= _MAX_GLOB_LENGTH for glob in globs
+    )
+
+
 def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
     """Return what a request asks for and a new bandwidth limit, 0 for none; raise `UsageError`."""
     match request:
@@ -73,9 +81,7 @@ def parse(request: Mapping[str, Any]) -> tuple[FillRequest, int | None]:
             "everything": bool(everything),
             "image": str(image),
             "bytes_per_s": (None | int()) as bytes_per_s,
-        } if all(isinstance(glob, str) for glob in globs) and (
-            bytes_per_s is None or 0 <= bytes_per_s <= _MAX_BYTES_PER_S
-        ):
+        } if _are_globs(globs) and (bytes_per_s is None or 0 <= bytes_per_s <= _MAX_BYTES_PER_S):
             wish = FillRequest(
                 metadata=metadata,
                 globs=tuple(globs),

@@ -18,7 +18,7 @@ from jigdofs.fuse.programs import complaint, run
 from jigdofs.sources.own_mounts import FSTYPE
 
 _LIMIT_S = 300  # the kernel reads what it needs from mirrors
-_RELEASE_S = 1.0  # udev looks at a device for a moment when it changes
+_RELEASE_S = 5.0  # udev, or a mke2fs that looks whether it is mounted, has a device open for a moment
 _DEVICE = re.compile(r"(/dev/loop[0-9]+)(?:p[0-9]+)?")
 _UNKNOWN = re.compile(r"unknown filesystem type '([^']*)'")
 OPTIONS = "ro,nosuid,nodev"

@@ -94,4 +94,4 @@ def _time(stamp: bytes) -> int:
         seconds: int = calendar.timegm((year, month, day, hour, minute, second)) - 900 * zone
     except ValueError:  # no digits, or the year 0
         return 0
-    return min(seconds * 10**9 + hundredths * 10**7, _LAST_NS)
+    return max(-_LAST_NS, min(seconds * 10**9 + hundredths * 10**7, _LAST_NS))

@@ -16,11 +16,14 @@ from __future__ import annotations
 import io
 import os
 import resource
+import signal
 import socket
 import stat
 import struct
 import sys
 from typing import BinaryIO, cast
+
+from jigdofs.errors import JigdofsError
 
 REQUEST = struct.Struct("<QI")
 ANSWER = struct.Struct("<q")
@@ -39,12 +42,17 @@ def command(what: str) -> list[str]:
 
 
 def verdict(code: int, output: bytes) -> str:
-    """Say why a process that ended gave no answer; "" if it gave one."""
-    if code < 0:
-        return "its directory takes too much time or memory to read"
+    """Say why a process that ended gave no answer; "" if it gave one.
+
+    Raises:
+        JigdofsError: that was not the image's fault: somebody ended it, or it could not begin.
+    """
+    if code == -signal.SIGXCPU:
+        return "its directory takes too much time to read"
+    if code == 1 and output:
+        return f"cannot be read as an ISO 9660 image: {output.decode('utf-8', 'replace')}"
     if code:
-        reason = output.decode("utf-8", "replace") or "no reason given"
-        return f"cannot be read as an ISO 9660 image: {reason}"
+        raise JigdofsError(f"the process that reads its directories ended with {code}")
     return ""
 
 
@@ -112,7 +120,7 @@ def _image() -> BinaryIO:
 
 def main(arguments: list[str]) -> int:
     """Be the process: the image is stdin; write what was asked for, or a reason and return 1."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S + 5))  # ends with SIGXCPU
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESSES, _MAX_ADDRESSES))
     try:
         data = _read(arguments[0])

@@ -14,9 +14,9 @@ import trio
 
 from jigdofs.parts.slots import Ticket, Urgency
 
-PAUSE_S = 1.0
+PAUSE_S = 10.0
 """How long a piece is held back for readers at most. A piece is what one read of a connection brings, 512 KiB
-or less: so a transfer still makes some way, which keeps its connection alive."""
+or less: so a transfer makes some way, which keeps its connection alive, but takes little of a slow line."""
 BURST_S = 0.25
 """How much may come at once after a silence, in seconds of the limit."""
 

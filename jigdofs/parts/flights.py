@@ -7,6 +7,7 @@ own nursery, so no cancel scope of a reader ever hits a connection being made (h
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -65,13 +66,17 @@ class Flights:
 
     Args:
         nursery: where they run; it outlives every reader.
+        settle_s: how long after the last flight for a reader it is still not quiet: whoever read a part
+            most probably reads the next one in a moment.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, settle_s: float = 0.0) -> None:
         self._nursery = nursery
         self._flights: dict[str, Flight] = {}
         self._urgent = 0  # flights that a reader waits for, or will soon
         self._quiet = trio.lowlevel.ParkingLot()
+        self._settle_s = settle_s
+        self._quiet_at = -math.inf
         self.stopped = False
 
     def __len__(self) -> int:
@@ -103,18 +108,23 @@ class Flights:
     @property
     def quiet(self) -> bool:
         """Tell whether nothing is on its way that a reader waits for, or will soon."""
-        return not self._urgent
+        return not self._urgent and trio.current_time() >= self._quiet_at
 
     async def wait_quiet(self) -> None:
         """Wait until nothing is on its way but what the background wants."""
-        while self._urgent and not self.stopped:
-            await self._quiet.park()
+        while not self.quiet and not self.stopped:
+            if self._urgent:
+                await self._quiet.park()
+            else:
+                await trio.sleep_until(self._quiet_at)
 
     def _ended(self, key: str, flight: Flight) -> None:
         del self._flights[key]
-        self._urgent -= flight.ticket.urgency.for_a_reader
-        if not self._urgent:
-            self._quiet.unpark_all()
+        if flight.ticket.urgency.for_a_reader:
+            self._urgent -= 1
+            self._quiet_at = trio.current_time() + self._settle_s
+            if not self._urgent:
+                self._quiet.unpark_all()
 
     async def _fly(self, key: str, flight: Flight, obtain: Obtain) -> None:
         try:

@@ -25,6 +25,8 @@ from jigdofs.sources.iso import MAGIC, MAGIC_OFFSET
 
 _log = logging.getLogger(__name__)
 
+_MATCHING = trio.CapacityLimiter(1)  # one at a time: it keeps a processor busy
+
 _INSTALLER_FIRST = (".disk", "dists", "boot", "isolinux", "syslinux", "efi", "install*")
 """What an installer reads before it knows what to install, in this order; whatever the case of the names."""
 _SMALL_BYTES = 1 << 20
@@ -136,7 +138,8 @@ async def _metadata(images: Sequence[PartedImage], *, needed: bool) -> list[Want
         if image.store is None:
             continue
         try:
-            wanted += _of(image, parts_in(image.layout, metadata(await _files(image))))
+            early = await trio.to_thread.run_sync(metadata, await _files(image), limiter=_MATCHING)
+            wanted += _of(image, parts_in(image.layout, early))
         except FormatError as error:  # most probably no ISO: nobody installs from it
             _log.info("%s", error)
         except JigdofsError as error:
@@ -159,7 +162,9 @@ async def _matched(globs: Sequence[str], images: Sequence[PartedImage]) -> list[
                 raise
             continue  # no ISO: there are no files in it
         # a pattern for 30,000 paths takes 0.2 s
-        matched = await trio.to_thread.run_sync(matching, files, globs)
+        matched = await trio.to_thread.run_sync(
+            matching, files, globs, limiter=_MATCHING, abandon_on_cancel=True
+        )
         for glob, extents in matched.items():
             left.pop(glob, None)
             wanted += _of(image, parts_in(image.layout, extents))

@@ -8,6 +8,7 @@ Invariants of this file:
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import logging
 import mimetypes
@@ -24,8 +25,8 @@ from jigdofs.contents.namespace import Attributes, Namespace
 from jigdofs.contents.opened_file import OpenedFile
 from jigdofs.errors import JigdofsError, NoSuchFile, ReadTimeout, WrongKind, leaf_of
 from jigdofs.logs import ErrorLog
+from jigdofs.serve import pages
 from jigdofs.serve.directories import rows_of
-from jigdofs.serve.pages import listing
 from jigdofs.serve.ranges import Answer, Validators, decide
 
 _log = logging.getLogger(__name__)
@@ -158,10 +159,24 @@ class Application:
         if not path.endswith(b"/"):
             location = urllib.parse.quote(b"/" + path.strip(b"/") + b"/", safe="/")
             raise _Refusal(301, "this is a directory", [(b"location", location.encode())])
-        page = listing(path, await rows_of(self._namespace, path, node))
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
-        await _start(send, 200, headers)
-        await _body(send, b"" if head else page)
+        headers = [(b"content-type", b"text/html; charset=utf-8")]
+        if head:
+            await _start(send, 200, headers)
+            await _body(send, b"")
+            return
+        async with contextlib.aclosing(rows_of(self._namespace, path, node)) as groups:
+            page = pages.begin(path) + pages.lines(await anext(groups))
+            rest = await anext(groups, None)
+            if rest is None:  # nearly always: its length can be told
+                page += pages.END
+                await _start(send, 200, [*headers, (b"content-length", b"%d" % len(page))])
+                await _body(send, page)
+                return
+            await _start(send, 200, headers)
+            while rest is not None:
+                await _body(send, page, more=True)
+                page, rest = pages.lines(rest), await anext(groups, None)
+            await _body(send, page + pages.END)
 
     # -- files -------------------------------------------------------------------------------------
 

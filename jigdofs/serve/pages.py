@@ -23,8 +23,11 @@ def link(name: bytes) -> str:
     return "./" + urllib.parse.quote(name, safe="")
 
 
-def listing(path: bytes, rows: Iterable[Row]) -> bytes:
-    """Return a page of links to what is in a directory, in UTF-8."""
+END = b"</table></body></html>\n"
+
+
+def begin(path: bytes) -> bytes:
+    """Return how the page of a directory begins, in UTF-8; `lines` and `END` follow."""
     title = html.escape(_text(path))
     lines = [
         "<!DOCTYPE html>",
@@ -33,15 +36,20 @@ def listing(path: bytes, rows: Iterable[Row]) -> bytes:
     ]
     if path.strip(b"/"):
         lines.append('<tr><td><a href="../">../</a></td><td></td></tr>')
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def lines(rows: Iterable[Row]) -> bytes:
+    """Return the lines of links to what is in a directory, in UTF-8."""
+    text = []
     for row in rows:
         slash = "/" if row.is_directory else ""
         size = "" if row.is_directory else f"{row.size:,}"
         shown = f"{html.escape(_text(row.name))}{slash}"
         if row.leads:
             shown = f'<a href="{html.escape(link(row.name))}{slash}">{shown}</a>'
-        lines.append(f'<tr><td>{shown}</td><td align="right">{size}</td></tr>')
-    lines.append("</table></body></html>\n")
-    return "\n".join(lines).encode()
+        text.append(f'<tr><td>{shown}</td><td align="right">{size}</td></tr>\n')
+    return "".join(text).encode()
 
 
 def _text(name: bytes) -> str:

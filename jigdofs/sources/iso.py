@@ -10,7 +10,7 @@ import os
 import struct
 import subprocess
 
-from jigdofs.errors import FormatError, InputError
+from jigdofs.errors import FormatError, InputError, JigdofsError
 from jigdofs.iso9660 import process
 from jigdofs.iso9660.tree import Extent
 
@@ -50,7 +50,11 @@ def extents(fd: int, source: str) -> list[Extent]:
         raise FormatError("its directory takes too long to read", source=source) from None
     except OSError as error:
         raise InputError(f"{source}: not looked into: {error.strerror}") from error
-    if reason := process.verdict(done.returncode, done.stdout):
+    try:
+        reason = process.verdict(done.returncode, done.stdout)
+    except JigdofsError as error:
+        raise InputError(f"{source}: not looked into: {error}") from error
+    if reason:
         raise FormatError(reason, source=source)
     try:
         return [Extent._make(pair) for pair in process.unpack_stretches(done.stdout)]

@@ -22,6 +22,7 @@ _KERNEL_FSTYPES = frozenset({"proc", "sysfs"})  # no part lies there; /proc/kcor
 _MOUNTINFO = "/proc/self/mountinfo"
 _MAX_LINKS = 40  # as many as the kernel follows
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
+_USER_ID = re.compile(r"(?:^|,)user_id=([0-9]{1,10})(?:,|$)", re.ASCII)
 _LOOP = re.compile(r"/dev/(loop[0-9]+)(?:p[0-9]+)?")
 
 
@@ -32,6 +33,12 @@ class MountLine(NamedTuple):
     fstype: str
     source: str
     options: str = ""
+
+    @property
+    def owner(self) -> int | None:
+        """The user who made a FUSE mount; None for other mounts."""
+        found = _USER_ID.search(self.options)
+        return None if found is None else int(found[1])
 
 
 def parse_mountinfo(text: bytes) -> list[MountLine]:

@@ -52,6 +52,7 @@ from jigdofs.wiring.foundation import background, keep_open_files, keep_remember
 _log = logging.getLogger(__name__)
 
 _FLUSH_INTERVAL_S = 5.0
+SETTLE_S = 1.0  # so long after a reader's last part the background still stands back
 _NO_SOURCES = SourceOptions()
 _NO_BACKGROUND = BackgroundOptions()
 
@@ -168,7 +169,7 @@ async def open_images(
         open_files = keep_open_files(cache_options)
         stack.callback(open_files.close)  # after the flights, which may still land
         nursery = await stack.enter_async_context(background())
-        flights = Flights(nursery)
+        flights = Flights(nursery, SETTLE_S)
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         brake = Brake(flights, trio.current_time, background_options.max_bytes_per_s)

@@ -19,6 +19,7 @@ import pytest
 # An ordinary user's PATH may lack the directories where nginx and mke2fs are.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _CAP_SYS_ADMIN = 21
+_TEMPORARY = tempfile.gettempdir()
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -90,7 +91,8 @@ def as_user(user: str, command: list[str]) -> list[str]:
 @functools.cache
 def _public_packages() -> str:
     """Copy the product and the packages it needs to where everybody can read them, once a run."""
-    directory = Path(tempfile.mkdtemp(prefix="kit-packages-"))
+    # not where `tempfile.tempdir` says: a test may have it point to a directory of its own just now
+    directory = Path(tempfile.mkdtemp(prefix="kit-packages-", dir=_TEMPORARY))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     directory.chmod(0o755)
     shutil.copytree(_REPOSITORY / "jigdofs", directory / "jigdofs")
