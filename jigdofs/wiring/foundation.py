@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MAX_OPEN_FILES = 512
+MAX_OPEN_FILES = 4096
+"""Open at most: an image with more parts and chunks than that has each opened anew in every pass. With 512,
+serving a warm image of 408 parts and 110 chunks reached 2.2 GB/s, with 4096 3.8."""
 MAX_OPEN_BYTES = 4 << 30
 MEMORY_BYTES = 64 << 20
 _DEFAULT_FREE_BYTES = 1 << 30
@@ -87,7 +89,11 @@ def open_cache(options: CacheOptions | None) -> Cache | None:
 
 def keep_open_files(options: CacheOptions | None) -> OpenFiles:
     """Keep some files open, but neither most of our descriptors nor most of a small cache."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 2 * MAX_OPEN_FILES)
+    if soft < wanted:  # 1024 by default, so that programs with select(2) do not break; we have none
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
     quota = options.max_bytes if options is not None else None
     return OpenFiles(
         min(MAX_OPEN_FILES, max(16, soft // 2)),
