@@ -17,7 +17,7 @@ from jigdofs.contents.namespace import Namespace
 from jigdofs.errors import MountError
 from jigdofs.fetch.url import without_credentials
 from jigdofs.fuse import kernel
-from jigdofs.fuse.mountpoint import unmount
+from jigdofs.fuse.mountpoint import prepare, unmount
 from jigdofs.fuse.operations import Operations
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ async def hold(
         stop: called to make waiting reads fail when a signal asks us to end.
 
     Raises:
-        MountError: the mount cannot be made.
+        MountError: the mount cannot be made, or something is mounted there.
     """
     mountpoint = options.mountpoint
+    prepare(mountpoint)  # somebody may have mounted there while the images were loaded
     operations = Operations(namespace, options)
     # before the mount is made: no signal may end us while it exists
     with trio.open_signal_receiver(*_ending_signals()) as signals:
