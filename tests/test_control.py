@@ -269,3 +269,21 @@ async def test_no_place_at_all(runtime: Path) -> None:
     control = ControlSocket(MNT)
     await control.serve({"echo": echo})
     control.close()
+
+
+async def test_what_killed_daemons_left_is_tidied_away(runtime: Path) -> None:
+    """A new daemon removes old sockets where nobody listens, and leaves those that live or are new."""
+    living = ControlSocket("/living")
+    old, new = (runtime / place.socket_name(name) for name in ("/old", "/new"))
+    for path in (old, new):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(os.fspath(path))
+    for path in (old, runtime / place.socket_name("/living")):
+        os.utime(path, (1, 1))
+    one = ControlSocket(MNT)
+    assert not os.path.exists(old)  # noqa: ASYNC240  at once
+    assert os.path.exists(new)  # noqa: ASYNC240  at once
+    assert len(place.find("/living", os.geteuid())) == 1
+    for daemon in (living, one):
+        daemon.close()
+    new.unlink()

@@ -11,11 +11,13 @@ Invariants of this file:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from jigdofs.errors import EXIT_UNAVAILABLE, JigdofsError, UsageError, leaf_of
 _log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 << 10
+_JUST_BEGUN_S = 60.0  # between binding and listening lies a moment
 _REQUEST_S = 10.0
 _SEND_S = 30.0  # a client that takes nothing for so long is gone
 _CREDENTIALS = struct.Struct("3i")  # ucred(7): pid, uid, gid
@@ -51,6 +54,7 @@ class ControlSocket:
         try:
             self._bound, self._path = _bound(mountpoint)
             self._inode = self._path.lstat().st_ino
+            _tidy(self._path.parent)
         except (JigdofsError, OSError) as error:
             _log.warning("no control socket: %s", error)
 
@@ -94,6 +98,16 @@ def _bound(mountpoint: str) -> tuple[socket.socket, Path]:
         else:
             return bound, path
     raise AssertionError("the last try returns or raises")
+
+
+def _tidy(directory: Path) -> None:
+    """Remove the sockets of daemons that were killed: nobody listens there, and has not just begun to."""
+    for path in directory.glob("*.sock"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+            old = time.time() - path.lstat().st_mtime > _JUST_BEGUN_S
+            asking.setblocking(False)  # noqa: FBT003  its own name for it
+            if old and asking.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
