@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,10 @@ async def test_a_list_goes_first_and_alongside_of_readers(server: FaultyServer, 
         nursery.start_soon(home.read, PATHS[0])
         await home.until(lambda server: server.count(PATHS[0]))
         account = FillAccount()
-        nursery.start_soon(partial(home.fill, PATHS[1:10], account, expected=PATHS[20:30]))
+        # what the list has is wanted by others, too, and stays expected
+        wanted = [Wanted(home.store, PARTS[path], expected=True) for path in PATHS[20:30]]
+        wanted += [Wanted(home.store, PARTS[path]) for path in (*PATHS[1:10], *PATHS[20:30])]
+        nursery.start_soon(home.prefetcher.fill, wanted, account)
         await home.until(lambda server: set(server.paths()) >= set(PATHS[20:30]))
         await trio.testing.wait_all_tasks_blocked()
         assert set(server.paths()) == {PATHS[0], *PATHS[20:30]}

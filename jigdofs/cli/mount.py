@@ -63,7 +63,7 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--contents",
         action="store_true",
-        help="show the files inside each ISO, too: in a directory beside it, called as it is without .iso",
+        help="show the files inside each ISO, too, in a directory beside it: dvd/ beside dvd.iso",
     )
     group.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground and log to the terminal"

@@ -127,7 +127,7 @@ def add_read(parser: Parser) -> None:
 
 def add_background(parser: Parser) -> None:
     """Add what says what is fetched before it is read, and what is learnt from reading."""
-    group = parser.add_argument_group("fetching in the background, below every reader")
+    group = parser.add_argument_group("fetching before anybody reads")
     group.add_argument(
         "--prefetch",
         choices=("none", "metadata", "all"),
@@ -139,13 +139,15 @@ def add_background(parser: Parser) -> None:
         "--prefetch-list",
         metavar="FILE",
         type=Path,
-        help="fetch the parts of this list first, in its order; --record writes such lists",
+        help="fetch the parts of this list first, in its order and alongside of readers; --record writes such"
+        " lists",
     )
     group.add_argument(
         "--record",
         metavar="FILE",
         type=Path,
-        help="write down which parts readers touch, in the order of the first touch",
+        help="write down which parts readers touch, in the order of the first touch; a list that is there"
+        " goes on",
     )
     group.add_argument(
         "--bwlimit",

@@ -15,8 +15,8 @@ from jigdofs.config import SourceOptions
 from jigdofs.errors import EXIT_OK
 
 _EPILOG = """\
-Serves each image under its name, and the files inside an ISO in a directory called as it is without .iso,
-with ranges, HEAD, ETag and Last-Modified; directories are pages of links. As with a mount, parts are
+Serves each image under its name, and the files inside an ISO in a directory called as it is without its
+ending, with ranges, HEAD, ETag and Last-Modified; directories are pages of links. As with a mount, parts are
 fetched, verified and cached when somebody asks for their bytes. A part that cannot be had is a 502, or
 breaks the connection where an answer had begun. Stays in the foreground; Ctrl-C or SIGTERM ends it.
 

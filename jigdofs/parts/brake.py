@@ -1,7 +1,8 @@
 """Hold background transfers back: for a bandwidth limit, and while a reader waits for something else.
 
 Invariants of this file:
-* Only what nobody waits for is held back, and it is let go at once when somebody does.
+* Only what nobody waits for is held back, and it is let go at once when somebody does. What a list expects
+  is held back for the limit alone.
 * A transfer is never stopped dead: servers drop connections that take nothing for a minute.
 """
 

@@ -91,7 +91,9 @@ class Prefetcher:
         """
         if self._cache is None:
             raise UsageError("there is no cache to keep parts in")
-        left = {cache_key(one.part): one for one in wanted}
+        left: dict[str, Wanted] = {}
+        for one in wanted:
+            left.setdefault(cache_key(one.part), one)  # what is wanted twice, as it was wanted first
         account.parts = len(left)
         account.size = sum(one.part.length for one in left.values())
         for key in await trio.to_thread.run_sync(self._cache.present, left):

@@ -2,8 +2,8 @@
 
 Invariants of this file:
 * A body is whole, or its connection breaks: what was sent never looks complete when it is not.
-* Nothing leaves it but what a broken connection raises; an error is a line in the log and one for the client.
-* What one request holds in memory is one piece, however large the file is.
+* Nothing leaves it; an error is a line in the log and one for the client.
+* What one request holds in memory is one piece, or some rows, however large a file or directory is.
 """
 
 from __future__ import annotations
@@ -80,19 +80,18 @@ class Application:
         self._errors = ErrorLog(_log)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or the server's own messages."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-        elif scope["type"] == "http":
-            self._running += 1
-            try:
-                await self._until_hung_up(scope, receive, send)
-            except Exception as error:  # noqa: BLE001  it ends one request, whatever became of its connection
-                leaf = leaf_of(error)
-                if not isinstance(leaf, _GONE):
-                    _log.warning("a request was given up: %r", leaf)
-            finally:
-                self._running -= 1
+        """Answer one request; what else the server could speak is none."""
+        if scope["type"] != "http":
+            return
+        self._running += 1
+        try:
+            await self._until_hung_up(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  it ends one request, whatever became of its connection
+            leaf = leaf_of(error)
+            if not isinstance(leaf, _GONE):
+                _log.warning("a request was given up: %r", leaf)
+        finally:
+            self._running -= 1
 
     async def _until_hung_up(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer; give up when the client does, as it may be waiting for a part that takes minutes."""
@@ -277,12 +276,3 @@ async def _start(send: Send, status: int, headers: Headers) -> None:
 
 async def _body(send: Send, data: bytes, *, more: bool = False) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": more})
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer the server's start and end (ASGI's lifespan)."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import logging
 import socket
-from typing import TYPE_CHECKING
 
 from jigdofs.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    pass
-
-_log = logging.getLogger(__name__)
 
 STALLED_MS = 60_000
 """How long a client may take nothing."""

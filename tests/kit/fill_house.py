@@ -46,14 +46,10 @@ class House:
     brake: Brake
     server: FaultyServer
 
-    async def fill(
-        self, paths: Sequence[str], account: FillAccount | None = None, *, expected: Sequence[str] = ()
-    ) -> FillAccount:
-        """Fetch these ahead, some as a list would have it."""
+    async def fill(self, paths: Sequence[str], account: FillAccount | None = None) -> FillAccount:
+        """Fetch these ahead."""
         account = account or FillAccount()
-        wanted = [Wanted(self.store, PARTS[path]) for path in paths]
-        wanted += [Wanted(self.store, PARTS[path], expected=True) for path in expected]
-        await self.prefetcher.fill(wanted, account)
+        await self.prefetcher.fill([Wanted(self.store, PARTS[path]) for path in paths], account)
         return account
 
     async def read(self, path: str) -> bytes:
