@@ -26,8 +26,8 @@ Write = Callable[[bytes], None]
 class ObjectStore(Protocol):
     """Where inflated chunks are kept: files by key, made on demand."""
 
-    def peek(self, key: str) -> OpenFile | None:
-        """Return the file if it is open already."""
+    def peek(self, key: str, length: int) -> OpenFile | None:
+        """Return the file if it is open already, or can be opened without waiting."""
 
     async def open_made(self, key: str, length: int, make: Callable[[Write], None]) -> OpenFile:
         """Return the file, pinned; call `make` in a thread to write it if it does not exist."""
@@ -53,14 +53,18 @@ class TemplateFile(NamedTuple):
 
 
 class RawData:
-    """The concatenation of all unmatched data, as files that hold one chunk each."""
+    """The concatenation of all unmatched data, as files that hold one chunk each.
+
+    Attributes:
+        keys: of these files in the store, in order.
+    """
 
     def __init__(self, template: TemplateFile, chunks: tuple[Chunk, ...], store: ObjectStore) -> None:
         self._template = template
         self._chunks = chunks
         self._starts = [0, *accumulate(chunk.length for chunk in chunks)]
         self._store = store
-        self._keys = [f"raw-{template.digest}-{number}" for number in range(len(chunks))]
+        self.keys = [f"raw-{template.digest}-{number}" for number in range(len(chunks))]
 
     def slices(self, offset: int, length: int) -> Iterator[ChunkSlice]:
         """Yield the pieces of chunks that hold a range of the raw data."""
@@ -74,16 +78,16 @@ class RawData:
             number += 1
 
     def peek(self, key: int) -> OpenFile | None:
-        """Return an inflated chunk if it is open already."""
-        return self._store.peek(self._keys[key])
+        """Return an inflated chunk if no waiting is needed."""
+        return self._store.peek(self.keys[key], self._chunks[key].length)
 
     async def open(self, key: int) -> OpenFile:
         """Return an inflated chunk, pinned; raise `FormatError` where it is damaged."""
-        return await self._store.open_made(self._keys[key], self._chunks[key].length, self._inflate(key))
+        return await self._store.open_made(self.keys[key], self._chunks[key].length, self._inflate(key))
 
     def hint(self, key: int) -> None:
         """Begin to inflate a chunk in the background."""
-        self._store.hint_made(self._keys[key], self._chunks[key].length, self._inflate(key))
+        self._store.hint_made(self.keys[key], self._chunks[key].length, self._inflate(key))
 
     def _inflate(self, key: int) -> Callable[[Write], None]:
         template, chunk = self._template, self._chunks[key]

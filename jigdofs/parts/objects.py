@@ -67,13 +67,18 @@ class ObjectStore:
         self._fallbacks = fallbacks
         self._disk = trio.CapacityLimiter(16)
 
-    def peek(self, key: str) -> OpenFile | None:
-        """Return the file if it is open; usable until the next await."""
-        return self._open_files.get(key)
+    def peek(self, key: str, length: int) -> OpenFile | None:
+        """Return the file if it is open, or can be opened without waiting; usable until the next await."""
+        file = self._open_files.get(key)
+        if file is None and self._cache is not None:
+            file = self._cache.open_at_once(key, length)
+            if file is not None:
+                self._open_files.add(key, file)
+        return file
 
     async def open(self, key: str, length: int, checksum: Checksum | None, fill: Fill) -> OpenFile:
         """Return the file, pinned; `fill` is called if the cache has none."""
-        file = self._open_files.get(key)
+        file = self.peek(key, length)
         if file is not None:
             file.pin()
             return file
@@ -81,7 +86,7 @@ class ObjectStore:
 
     def hint(self, key: str, length: int, checksum: Checksum | None, fill: Fill, urgency: Urgency) -> None:
         """Begin to obtain a file that nobody waits for yet."""
-        if self._open_files.get(key) is None:
+        if self.peek(key, length) is None:
             self._flight(key, length, checksum, fill, urgency)
 
     async def obtain(

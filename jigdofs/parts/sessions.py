@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
+from jigdofs.parts.directories import OPEN_FILE
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Sessions:
 def _sync_files(paths: Collection[Path]) -> None:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, OPEN_FILE)
             try:
                 os.fdatasync(fd)
             finally:

@@ -52,7 +52,7 @@ class PartStore:
 
     def peek(self, key: Part) -> OpenFile | None:
         """Return the part if it is open; a part of another length under its checksum is none."""
-        file = self._objects.peek(cache_key(key))
+        file = self._objects.peek(cache_key(key), key.length)
         return file if file is not None and file.size == key.length else None
 
     async def open(self, key: Part) -> OpenFile:
