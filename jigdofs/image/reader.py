@@ -108,19 +108,10 @@ class ImageReader:
         """Read without waiting; return what is still missing."""
         opener, key, offset, view = wanted
         file = opener.peek(key)
-        if file is None:
+        got = 0 if file is None else _read_cached(file, view, offset)
+        if not got:
             return wanted
-        try:
-            got = os.preadv(file.fd, [view], file.start + offset, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno not in _WOULD_BLOCK:
-                raise JigdofsError(f"cannot read a verified file: {error.strerror}") from error
-            return wanted
-        if file.foreign and not file.unchanged():
-            return wanted
-        if got == len(view):
-            return None
-        return _Wanted(opener, key, offset + got, view[got:])
+        return None if got == len(view) else _Wanted(opener, key, offset + got, view[got:])
 
     async def _obtain(self, offset: int, size: int, missing: list[_Wanted]) -> None:
         """Fill what is missing, all at once, within the time limit; raise the first error."""
@@ -154,7 +145,10 @@ class ImageReader:
         for last_try in (False, True):
             file: OpenFile = await wanted.opener.open(wanted.key)
             try:
-                await trio.to_thread.run_sync(_read_fully, file, wanted.view, wanted.offset)
+                got = _read_cached(file, wanted.view, wanted.offset)  # all, if it was just written
+                if got < len(wanted.view):
+                    view = wanted.view[got:]
+                    await trio.to_thread.run_sync(_read_fully, file, view, wanted.offset + got)
             except _FileChanged:
                 if last_try:
                     raise
@@ -178,6 +172,17 @@ class ImageReader:
                     hints += 1
                 if hints > _MAX_HINTS:
                     return
+
+
+def _read_cached(file: OpenFile, view: memoryview, offset: int) -> int:
+    """Read what is in the page cache, and return how much that is; it never blocks."""
+    try:
+        got = os.preadv(file.fd, [view], file.start + offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in _WOULD_BLOCK:
+            raise JigdofsError(f"cannot read a verified file: {error.strerror}") from error
+        return 0
+    return 0 if file.foreign and not file.unchanged() else got
 
 
 def _read_fully(file: OpenFile, view: memoryview, offset: int) -> None:
