@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 import sys
 import time
@@ -71,15 +70,17 @@ def to_user(level: int) -> None:
 
 def to_background(target: str, level: int) -> None:
     """Log to a file, or to syslog for the word `syslog`; raise `OSError`."""
+    from logging.handlers import SysLogHandler, WatchedFileHandler
+
     handler: logging.Handler
     if target == SYSLOG:
         os.stat(_SYSLOG_SOCKET)  # the handler would be silent about its absence
-        handler = logging.handlers.SysLogHandler(_SYSLOG_SOCKET)
+        handler = SysLogHandler(_SYSLOG_SOCKET)
         handler.setFormatter(_OneLine("jigdofs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
     else:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         # reopened when logrotate moved it away
-        handler = logging.handlers.WatchedFileHandler(target, encoding="utf-8", errors="backslashreplace")
+        handler = WatchedFileHandler(target, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _set(handler, level)
 

@@ -1,6 +1,7 @@
 """The rules of the house (design.md 3), read from the imports; and what a start of the program may load."""
 
 import ast
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mounts import REPOSITORY
+from jigdofs.cli import VERBS
+from jigdofs.demo import build
+from tests.kit.mounts import REPOSITORY, Mounted
 
 PACKAGE = REPOSITORY / "jigdofs"
 HEAVY = ("trio", "httpx", "diskcache", "pycdlib", "rich", "pyfuse3", "numpy", "hypercorn")
@@ -245,3 +248,43 @@ except SystemExit as end:
 print("loaded:", *({HEAVY!r} & sys.modules.keys()))
 """.replace(repr(HEAVY), repr(set(HEAVY)))
     assert run(code).splitlines()[-1] == "loaded:"
+
+
+# what a mount of local files has no use for, whoever would import it
+IDLE = ("httpx", "httpcore", "h11", "anyio", "asyncio", "certifi", "pycdlib", "rich", "numpy", "hypercorn")
+IDLE_ROOMS = (
+    "batch",
+    "build",
+    "check_urls",
+    "create",
+    "demo",
+    "download",
+    "fetch.http",
+    "iso9660.volume",
+    "serve",
+)
+NEEDED = {"trio", "pyfuse3", "diskcache", "jigdofs.fuse.operations", "jigdofs.wiring.images"}
+
+
+def loaded_by_mount(directory: Path, *options: str) -> set[str]:
+    """Mount an image whose parts are local, read it, and return the names of all modules this took."""
+    site = directory / "site"
+    site.mkdir()
+    image = build(site, 2)
+    options = ("--mirror", f"Demo={site}/", "--cache-dir", str(directory / "cache"), *options)
+    program = (sys.executable, "-X", "importtime", "-m", "jigdofs")
+    with Mounted(site / "demo.jigdo", directory / "mnt", options, program=program) as mounted:
+        content = (directory / "mnt" / image.name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == image.sha256
+    lines = (line.rpartition("|") for line in mounted.stderr() if line.startswith("import time:"))
+    return {name.strip() for _, _, name in lines}
+
+
+def test_a_mount_loads_what_it_uses(tmp_path: Path) -> None:
+    """No HTTP, no ISO reader, nothing of other verbs: a mount of local files starts without them."""
+    loaded = loaded_by_mount(tmp_path)
+    assert loaded >= NEEDED
+    assert {name for name in loaded for idle in IDLE if within(name, idle)} == set()
+    assert {name for name in loaded for room in IDLE_ROOMS if within(name, f"jigdofs.{room}")} == set()
+    # the verb itself is loaded by name, which -X importtime does not tell
+    assert {verb for verb in VERBS if f"jigdofs.cli.{verb.replace('-', '_')}" in loaded} == set()

@@ -6,11 +6,10 @@ import errno
 import importlib
 import os
 import sys
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from jigdofs import __version__
-from jigdofs.cli import as_jigdo_file, jigdo_file
-from jigdofs.cli.parser import Parser
+from jigdofs.cli.called_as import COMMANDS, called_as_jigdo_file, program
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -19,6 +18,9 @@ from jigdofs.errors import (
     UsageError,
     leaf_of,
 )
+
+if TYPE_CHECKING:
+    from jigdofs.cli.parser import Parser
 
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 
@@ -102,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in _OUTPUT_ERRORS:
             raise
         _forget_output()
-        print(f"{jigdo_file.program()}: cannot write the output: {error.strerror}", file=sys.stderr)
+        print(f"{program()}: cannot write the output: {error.strerror}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     except (JigdofsError, BaseExceptionGroup) as error:
         leaf = leaf_of(error)
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         if not isinstance(leaf, JigdofsError):
             raise
-        print(f"{jigdo_file.program()}: {leaf}", file=sys.stderr)
+        print(f"{program()}: {leaf}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:
@@ -140,7 +142,7 @@ def _dispatch(argv: list[str]) -> int:
         os.getcwd()  # relative names are relative to a directory that exists
     except OSError as error:
         raise UsageError(f"the current directory cannot be used: {error.strerror}") from error
-    if jigdo_file.called_as_jigdo_file():
+    if called_as_jigdo_file():
         return _as_jigdo_file(argv)
     if not argv:
         print(_help(), end="", file=sys.stderr)
@@ -160,6 +162,8 @@ def _dispatch(argv: list[str]) -> int:
 
 def _as_jigdo_file(argv: list[str]) -> int:
     """Do as jigdo-file does: the command may stand anywhere among the options."""
+    from jigdofs.cli import as_jigdo_file
+
     line = as_jigdo_file.command_line(argv)
     verb = as_jigdo_file.VERBS.get(line.command or "", "")
     if line.wants_version:
@@ -178,10 +182,14 @@ def _as_jigdo_file(argv: list[str]) -> int:
 
 def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
     """Load a verb, and it alone; read its options; do it."""
+    from jigdofs.cli.parser import Parser
+
     module = cast(Verb, importlib.import_module(f"jigdofs.cli.{verb.replace('-', '_')}"))
     parser = Parser(prog=prog, description=VERBS[verb].capitalize() + ".")
     module.add_arguments(parser)
-    if verb in as_jigdo_file.COMMANDS:
+    if verb in COMMANDS:
+        from jigdofs.cli import as_jigdo_file
+
         return module.run(parser.parse_args(as_jigdo_file.permuted(parser, rest, abbreviate=abbreviate)))
     return module.run(parser.parse_intermixed_args(rest))
 

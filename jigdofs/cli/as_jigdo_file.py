@@ -7,25 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jigdofs.cli import getopt_long
+from jigdofs.cli.called_as import COMMANDS, JIGDO_FILE
 from jigdofs.cli.getopt_long import Option, Takes, Word
-from jigdofs.cli.jigdo_file import PROGRAM, add_arguments
+from jigdofs.cli.jigdo_file import add_arguments
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import UsageError
 
 VERSION = "0.8.0"
 """The version of jigdo-file whose ways these are; jigdo-lite and scripts ask for it."""
-COMMANDS = {
-    "make-template": ("mt",),
-    "make-image": ("mi",),
-    "print-missing": ("pm",),
-    "print-missing-all": ("pma",),
-    "verify": ("ver",),
-    "scan": ("sc",),
-    "list-template": ("ls",),
-    "md5sum": ("md5",),
-    "sha256sum": ("sha256",),
-}
-"""The commands of jigdo-file and their short names; those that are verbs here can be run."""
 VERBS = {short: verb for verb, shorts in COMMANDS.items() for short in (verb, *shorts)}
 """Every name of a command -> the verb."""
 
@@ -34,7 +23,7 @@ def version() -> str:
     """Return what `jigdo-file --version` prints; jigdo-lite uses its third word."""
     from jigdofs import __version__
 
-    return f"{PROGRAM} version {VERSION} (jigdofs {__version__})"
+    return f"{JIGDO_FILE} version {VERSION} (jigdofs {__version__})"
 
 
 def usage(verbs: Mapping[str, str]) -> str:
@@ -45,10 +34,10 @@ def usage(verbs: Mapping[str, str]) -> str:
         if verb in verbs
     ]
     return (
-        f"usage: {PROGRAM} COMMAND [OPTION...] [FILE...]\n\n"
+        f"usage: {JIGDO_FILE} COMMAND [OPTION...] [FILE...]\n\n"
         f"This is jigdofs under the name of jigdo-file {VERSION}, with its commands and options.\n\n"
         f"commands:\n{''.join(lines)}\n"
-        f"`{PROGRAM} COMMAND --help' tells more.\n\n"
+        f"`{JIGDO_FILE} COMMAND --help' tells more.\n\n"
         "exit codes: 0 done, 1 parts are missing, 2 a checksum differs, 3 wrong usage or input.\n"
     )
 
@@ -71,7 +60,7 @@ class CommandLine(NamedTuple):
 
 def command_line(argv: Sequence[str]) -> CommandLine:
     """Find the command anywhere among the options; raise `UsageError` for an option there is not."""
-    parser = Parser(prog=PROGRAM, description="")
+    parser = Parser(prog=JIGDO_FILE, description="")
     add_arguments(parser)
     parser.add_argument("-H", "--help-all", action="store_true")
     parser.add_argument("-v", "--version", action="store_true")

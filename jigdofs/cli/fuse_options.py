@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -61,6 +60,8 @@ def translate(texts: Iterable[str]) -> Translated:
         elif name in _VALUES:
             raise UsageError(f"-o {key}: needs a value, as in {key}=VALUE")
         else:
+            import difflib
+
             near = difflib.get_close_matches(name, sorted(_FLAGS | _VALUES), n=1)
             raise UsageError(f"-o {key}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
     return Translated(tuple(arguments), tuple(fuse))

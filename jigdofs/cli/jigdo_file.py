@@ -29,11 +29,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from jigdofs.cli.called_as import program
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import InputError, UsageError, printable
 from jigdofs.format.checksum import Algorithm
 
-PROGRAM = "jigdo-file"
 STDIN = "-"
 _COPY_BYTES = 1 << 20
 _MIN_LENGTH = 256  # jigdo-file silently takes no less
@@ -391,16 +391,6 @@ def stdin_copy() -> BinaryIO:
 
 
 # -- what is printed ---------------------------------------------------------------------------------
-
-
-def called_as_jigdo_file() -> bool:
-    """Tell whether the program runs under jigdo-file's name."""
-    return os.path.basename(sys.argv[0]).startswith(PROGRAM)
-
-
-def program() -> str:
-    """Return the name that messages begin with."""
-    return PROGRAM if called_as_jigdo_file() else "jigdofs"
 
 
 def warn(message: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 from jigdofs.cli import jigdo_file
+from jigdofs.cli.called_as import program
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import EXIT_OK, UsageError
 from jigdofs.format.checksum import Algorithm, Checksum, to_base64
@@ -53,7 +54,7 @@ def _template(options: jigdo_file.JigdoFileOptions) -> str:
         if name.endswith(".jigdo"):
             name = name.removesuffix(".jigdo") + ".template"
     if name is None:
-        raise UsageError(f"which template? give its name; see `{jigdo_file.program()} list-template --help'")
+        raise UsageError(f"which template? give its name; see `{program()} list-template --help'")
     if name == jigdo_file.STDIN:
         raise UsageError("a template is not listed from stdin; give the name of a file")
     return name

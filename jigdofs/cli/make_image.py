@@ -20,6 +20,7 @@ from jigdofs.build.raw_writing import writing_raw
 from jigdofs.build.stream import write_image
 from jigdofs.build.unfinished import Replace
 from jigdofs.cli import jigdo_file
+from jigdofs.cli.called_as import program
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
 from jigdofs.cli.progress import showing
@@ -134,4 +135,4 @@ def _incomplete(
 
 
 def _say(text: str) -> None:
-    print(f"{jigdo_file.program()}: {printable(text)}", file=sys.stderr)
+    print(f"{program()}: {printable(text)}", file=sys.stderr)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import grp
 import os
 import pwd
 import re
-from fractions import Fraction
 from typing import NoReturn
 
 from jigdofs.errors import UsageError
@@ -33,6 +31,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report wrong usage, and the option that was probably meant."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+        import difflib
+
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
         meant = f"; did you mean {near[0]}?" if near and unknown != message.split(" ", maxsplit=1)[0] else ""
         raise UsageError(f"{message}{meant}; see `{self.prog} --help'")
@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
 
 def size(text: str) -> int:
     """Read a number of bytes: `64k`, `1.5G`, `20GiB`; units are powers of 1024, as in rclone."""
+    from fractions import Fraction
+
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"`{text}' is no size; write for instance 512M or 20G")

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from jigdofs.cli import jigdo_file, options
+from jigdofs.cli.called_as import called_as_jigdo_file, program
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
 from jigdofs.cli.progress import showing
@@ -74,7 +75,7 @@ def _index(found: JigdoFileOptions) -> str:
     """Return where to remember; jigdo-file must be told."""
     if found.cache_file is not None:
         return found.cache_file
-    if jigdo_file.called_as_jigdo_file():
+    if called_as_jigdo_file():
         raise UsageError("scan needs --cache FILE, or what it finds would be forgotten")
     directory = options.default_cache_dir()
     make_private(directory)
@@ -128,4 +129,4 @@ def _is_there(sources: Sources, part: Part) -> bool:
 
 
 def _say(text: str) -> None:
-    print(f"{jigdo_file.program()}: {printable(text)}", file=sys.stderr)
+    print(f"{program()}: {printable(text)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from jigdofs.cli import jigdo_file
+from jigdofs.cli.called_as import program
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.json_text import json_text
 from jigdofs.cli.progress import showing
@@ -62,7 +63,7 @@ def make_template(wanted: Wanted) -> int:
     account = as_json(made)
     if not wanted.json and options.report in (Report.DEFAULT, Report.NO_PROGRESS):
         for text in as_lines(made):
-            print(f"{jigdo_file.program()}: {printable(text)}", file=sys.stderr)
+            print(f"{program()}: {printable(text)}", file=sys.stderr)
     code = EXIT_OK
     if wanted.check_urls:
         urls = ask_files(made.names.jigdo, made.names.template, quiet=options.report is not Report.DEFAULT)
