@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 
 from jigdofs.errors import EXIT_INTERRUPTED, EXIT_MOUNT, EXIT_OK
+
+_log = logging.getLogger(__name__)
 
 Ready = Callable[[], None]
 
@@ -54,6 +57,8 @@ def run_detached(work: Callable[[Ready], int]) -> int:
     code = EXIT_MOUNT
     try:
         code = work(ready_now)
+    except Exception:
+        _log.exception("internal error")
     finally:
         sys.stderr.flush()
         os._exit(code)
