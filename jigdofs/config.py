@@ -117,7 +117,7 @@ class MountOptions:
         gid: group shown.
         umask: taken from 0555 and 0444.
         fuse: further options, passed to FUSE as they are.
-        max_background: requests the kernel may have on the way that nobody waits for (M1).
+        max_background: reads the kernel may have on their way; those beyond wait, whatever they are for (M1).
         read_ahead_kb: the kernel's own readahead, set where permitted; 128 is its default. More makes
             sequential reads faster, but each step may touch more parts that nobody asked for:
             extracting one package of 1.5 MB from an ISO touched 2 parts beside it with 128, 3 with 256.
@@ -129,5 +129,5 @@ class MountOptions:
     gid: int | None = None
     umask: int = 0
     fuse: tuple[str, ...] = ()
-    max_background: int = 64
+    max_background: int = 256
     read_ahead_kb: int = 256

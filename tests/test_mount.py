@@ -1,5 +1,6 @@
 """Real mounts: the image is the image, however one looks at it; and how a mount begins and ends."""
 
+import contextlib
 import errno
 import hashlib
 import mmap
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ALL_IMAGES
+from tests.kit.faults import Stall
 from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage
 from tests.kit.mounts import PROGRAM, Mounted, detach_everything, mounted_at
@@ -330,7 +332,55 @@ def test_kernel_limits_are_raised(iso_md5: BuiltImage, point: Path, cache: tuple
         device = point.stat().st_dev
         readahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
         wait_until(lambda: readahead.read_text() == "512\n", "read_ahead_kb is set")
-        assert int((connections / str(os.minor(device)) / "max_background").read_text()) == 64
+        assert int((connections / str(os.minor(device)) / "max_background").read_text()) == 256
+
+
+def of_connection(mountpoint: Path, name: str) -> int:
+    """Return what the kernel says of a mount's connection, wherever fusectl is mounted or not."""
+    path = f"/sys/fs/fuse/connections/{os.minor(mountpoint.stat().st_dev)}/{name}"
+    command = [
+        tool("unshare"),
+        "--mount",
+        "sh",
+        "-c",
+        f"mount -t fusectl none {Path(path).parents[1]}; cat {path}",
+    ]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_kernel_limits_without_fusectl(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:
+    """They are raised, too, where nobody has mounted what they are set by, as in a container."""
+    require_root()
+    with Mounted(iso_md5.jigdo, point, [*cache, "--max-background", "77"]):
+        wait_until(lambda: of_connection(point, "max_background") == 77, "max_background is set")
+
+
+def test_many_waiting_reads_hold_nobody_up(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:
+    """While two hundred reads wait for a server that says nothing, what is here is read all the same."""
+    require_root()
+    waiting = 200
+    large = (iso_md5.pool / "main" / "a" / "large.deb").read_bytes()
+    begin = iso_md5.image.read_bytes().index(large)
+    with FaultyServer() as server:
+        server.always("/*", Stall())
+        built = iso_md5.with_servers(point.parent / "stalling", {"Debian": server.url()})
+        with Mounted(built.jigdo, point, [*cache, "--readahead", "0"], allow_log=["cannot be had"]):
+            fd = os.open(point / "kit.iso", os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # a request for each page, and for no other
+
+            def read(number: int) -> int:
+                with contextlib.suppress(OSError):  # once the server is gone
+                    return len(os.pread(fd, 4096, begin + number * len(large) // waiting))
+                return 0
+
+            with ThreadPoolExecutor(waiting) as readers:
+                waits = [readers.submit(read, number) for number in range(waiting)]
+                server.wait_stalled()
+                wait_until(lambda: of_connection(point, "waiting") >= waiting, "all reads wait")
+                assert os.pread(fd, 2048, 16 * 2048)[1:6] == b"CD001"
+                assert not any(wait.done() for wait in waits)
+                server.stop()
+            os.close(fd)
 
 
 def test_pages_stay_in_the_kernel(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:

@@ -6,9 +6,19 @@ import logging
 import os
 from pathlib import Path
 
+from jigdofs.errors import MountError
+from jigdofs.fuse.programs import complaint, run
+
 _log = logging.getLogger(__name__)
 
 _TIMEOUTS = ("default_request_timeout", "max_request_timeout")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
+# run in a mount namespace of its own: nobody else sees what is mounted for this
+_WRITE_UNSEEN = """
+mount -t fusectl none /sys/fs/fuse/connections &&
+echo "$1" >"$0/max_background" &&
+echo "$2" >"$0/congestion_threshold"
+"""
 _SHARE_OF_TIMEOUT = 0.7  # the kernel's timer is coarse: it was seen to fire late, never early
 
 
@@ -25,17 +35,21 @@ def read_timeout_s(wanted_s: float, directory: Path = Path("/proc/sys/fs/fuse"))
 
 
 def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
-    """Raise the limits of a mount where we may.
+    """Raise the limits of a mount where we may; blocks.
 
     Args:
         device: `st_dev` of the mount.
-        max_background: 12 by default, so 12 reads that wait for slow parts block all readahead (M1).
+        max_background: 12 by default: while 12 reads wait for slow parts, all others wait with them (M1).
         read_ahead_kb: how far the kernel reads ahead, 128 by default.
     """
     major, minor = os.major(device), os.minor(device)
-    connection = Path(f"/sys/fs/fuse/connections/{minor}")
-    _write(connection / "max_background", max_background)
-    _write(connection / "congestion_threshold", max_background * 3 // 4)
+    connection = _CONNECTIONS / str(minor)
+    congestion_threshold = max_background * 3 // 4
+    if connection.is_dir() or os.geteuid():
+        _write(connection / "max_background", max_background)
+        _write(connection / "congestion_threshold", congestion_threshold)
+    else:
+        _write_unseen(str(connection), str(max_background), str(congestion_threshold))
     _write(Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kb)
 
 
@@ -44,3 +58,15 @@ def _write(path: Path, number: int) -> None:
         path.write_text(str(number))
     except OSError as error:
         _log.debug("%s is not set: %s", path, error.strerror)
+
+
+def _write_unseen(connection: str, max_background: str, congestion_threshold: str) -> None:
+    """Write the limits where fusectl is not mounted, as in many containers; takes 10 ms."""
+    script = ("sh", "-c", _WRITE_UNSEEN, connection, max_background, congestion_threshold)
+    try:
+        done = run("unshare", "--mount", *script, limit_s=5)
+    except MountError as error:
+        _log.debug("max_background is not set: %s", error)
+        return
+    if done.returncode:
+        _log.debug("max_background is not set: %s", complaint(done))

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -63,7 +64,7 @@ async def hold(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
                 nursery.start_soon(_become_ready, options, ready)
-                await pyfuse3.main()
+                await pyfuse3.main(max_tasks=4 * options.max_background)
                 _log.info("%s is unmounted", mountpoint)
                 stop()
                 nursery.cancel_scope.cancel()
@@ -86,7 +87,14 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> Non
             status = await trio.to_thread.run_sync(os.stat, options.mountpoint, abandon_on_cancel=True)
     except (trio.TooSlowError, OSError) as error:
         raise MountError(f"{options.mountpoint}: the mount does not answer: {error!r}") from error
-    kernel.tune(status.st_dev, max_background=options.max_background, read_ahead_kb=options.read_ahead_kb)
+    await trio.to_thread.run_sync(
+        partial(
+            kernel.tune,
+            status.st_dev,
+            max_background=options.max_background,
+            read_ahead_kb=options.read_ahead_kb,
+        )
+    )
     ready()
 
 
