@@ -57,7 +57,7 @@ def run_detached(work: Callable[[Ready], int]) -> int:
     code = EXIT_MOUNT
     try:
         code = work(ready_now)
-    except Exception:
+    except Exception:  # noqa: BLE001  told whole; the code says the rest
         _log.exception("internal error")
     finally:
         sys.stderr.flush()
