@@ -41,3 +41,11 @@ class OpenedFile:
                 size -= taken
             offset = max(0, offset - extent.length)
         return data
+
+    def read_now(self, offset: int, size: int, scratch: memoryview) -> memoryview | None:
+        """Return what `read` would, in a buffer that is there already, if nothing has to be waited for."""
+        if len(self._pieces) > 1:
+            return None
+        extent, ahead = self._pieces[0]
+        view = scratch[: max(0, min(size, extent.length - offset))]
+        return view if self._reader.read_now(extent.offset + offset, view, ahead) else None

@@ -33,12 +33,13 @@ class _FileChanged(JigdofsError):
 
 
 class _Wanted(NamedTuple):
-    """A stretch of the buffer and where its bytes are: `key` opened by `opener`, at `offset`."""
+    """A stretch of a read and where its bytes are: `key` opened by `opener`, at `offset` of it."""
 
     opener: Opener[Any]
     key: Part | int
     offset: int
-    view: memoryview
+    position: int
+    length: int
 
 
 class ImageReader:
@@ -74,52 +75,69 @@ class ImageReader:
     async def read(self, offset: int, size: int, ahead: Readahead | None = None) -> bytearray:
         """Return the bytes of the image at `offset`; fewer than `size` only at its end.
 
+        Args:
+            offset: in the image.
+            size: how much is wanted.
+            ahead: follows the reader, so that what it wants next is fetched.
+
         Raises:
             JigdofsError: some of them cannot be had, or not in time.
         """
         buffer = bytearray(max(0, min(size, self.layout.length - offset)))
-        missing = [
-            rest
-            for wanted in self._wanted(offset, memoryview(buffer))
-            if (rest := self._read_now(wanted)) is not None
-        ]
+        view = memoryview(buffer)
+        missing = self._read_what_is_here(offset, view)
+        self._follow(ahead, offset, size)
+        if missing:
+            await self._obtain(offset, view, missing)
+        return buffer
+
+    def read_now(self, offset: int, view: memoryview, ahead: Readahead | None = None) -> bool:
+        """Fill a buffer from `offset` on if nothing has to be waited for; tell whether it is full.
+
+        Raises:
+            JigdofsError: a verified file cannot be read.
+        """
+        missing = self._read_what_is_here(offset, view)
+        self._follow(ahead, offset, len(view))
+        return not missing
+
+    def _follow(self, ahead: Readahead | None, offset: int, size: int) -> None:
+        """Begin to fetch what a sequential reader wants next."""
         if ahead is not None:
             begin, end = ahead.advance(offset, size)
             if begin < end:
                 self._hint(begin, end)
-        if missing:
-            await self._obtain(offset, size, missing)
-        return buffer
 
-    def _wanted(self, offset: int, view: memoryview) -> Iterator[_Wanted]:
+    def _read_what_is_here(self, offset: int, view: memoryview) -> list[_Wanted]:
+        """Fill what can be filled without waiting; return the rest."""
+        missing: list[_Wanted] = []
+        for wanted in self._wanted(offset, len(view)):
+            opener, key, at, position, length = wanted
+            file = opener.peek(key)
+            got = 0 if file is None else _read_cached(file, view[position : position + length], at)
+            if got < length:
+                missing.append(_Wanted(opener, key, at + got, position + got, length - got))
+        return missing
+
+    def _wanted(self, offset: int, size: int) -> Iterator[_Wanted]:
         position = 0
-        for part, at, length in self.layout.slices(offset, len(view)):
+        for part, at, length in self.layout.slices(offset, size):
             if part is not None:
-                yield _Wanted(self._parts, part, at, view[position : position + length])
+                yield _Wanted(self._parts, part, at, position, length)
                 position += length
                 continue
             for number, within, taken in self._raw_data.slices(at, length):
-                yield _Wanted(self._raw_data, number, within, view[position : position + taken])
+                yield _Wanted(self._raw_data, number, within, position, taken)
                 position += taken
-        assert position == len(view)
+        assert position == size
 
-    @staticmethod
-    def _read_now(wanted: _Wanted) -> _Wanted | None:
-        """Read without waiting; return what is still missing."""
-        opener, key, offset, view = wanted
-        file = opener.peek(key)
-        got = 0 if file is None else _read_cached(file, view, offset)
-        if not got:
-            return wanted
-        return None if got == len(view) else _Wanted(opener, key, offset + got, view[got:])
-
-    async def _obtain(self, offset: int, size: int, missing: list[_Wanted]) -> None:
+    async def _obtain(self, offset: int, view: memoryview, missing: list[_Wanted]) -> None:
         """Fill what is missing, all at once, within the time limit; raise the first error."""
         errors: list[JigdofsError] = []
 
         async def fill(wanted: _Wanted) -> None:
             try:
-                await self._read_waiting(wanted)
+                await self._read_waiting(wanted, view[wanted.position : wanted.position + wanted.length])
             except JigdofsError as error:
                 errors.append(error)
 
@@ -137,18 +155,17 @@ class ImageReader:
             raise errors[0]
         if limit.cancelled_caught:
             raise ReadTimeout(
-                f"{size} bytes at offset {offset} could not be had within {self._timeout_s:g} s"
+                f"{len(view)} bytes at offset {offset} could not be had within {self._timeout_s:g} s"
             )
 
-    async def _read_waiting(self, wanted: _Wanted) -> None:
+    async def _read_waiting(self, wanted: _Wanted, view: memoryview) -> None:
         """Open and read; once more if the file was changed behind our back in between."""
         for last_try in (False, True):
             file: OpenFile = await wanted.opener.open(wanted.key)
             try:
-                got = _read_cached(file, wanted.view, wanted.offset)  # all, if it was just written
-                if got < len(wanted.view):
-                    view = wanted.view[got:]
-                    await trio.to_thread.run_sync(_read_fully, file, view, wanted.offset + got)
+                got = _read_cached(file, view, wanted.offset)  # all, if it was just written
+                if got < len(view):
+                    await trio.to_thread.run_sync(_read_fully, file, view[got:], wanted.offset + got)
             except _FileChanged:
                 if last_try:
                     raise
