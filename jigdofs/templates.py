@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -124,15 +125,21 @@ class Templates:
 
 
 def _open_cached(cache: Cache, checksums: tuple[Checksum, ...]) -> OpenFile | None:
-    """Open a template from the cache, where its first checksum names it, and verify the others."""
-    file = cache.open(_key(checksums[0]), None, checksums[0])
+    """Open a template from the cache, where its first checksum names it, and verify the others once."""
+    key = _key(checksums[0])
+    file = cache.open(key, None, checksums[0])
     if file is None or len(checksums) == 1:
+        return file
+    # the cache tells that it is the file it was; so what it was held against then holds still
+    met = json.dumps([*Fingerprint.of(file.fd), *(checksum.hex for checksum in checksums)])
+    if cache.document(f"template:{key}") == met:
         return file
     try:
         _verify(file.fd, "", checksums[1:])
     except WrongContent:
         file.discard()
         return None
+    cache.note_document(f"template:{key}", met)
     return file
 
 

@@ -211,6 +211,64 @@ def test_alternatives_keep_their_order() -> None:
     assert (set(lines), len(lines), lines.lines) == ({A, S}, 2, 4)
 
 
+VALUES = st.one_of(
+    st.sampled_from(
+        ["L:a", "'a b' --try-first", '"x"', "a\r", "a\r\r", "=", "a=b", "L:\udcff", "L:é", "a\x85b", "a # b"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1).map("L:".__add__),
+    st.just("L:" + "x" * 5000),
+)
+PART_LINES = st.lists(st.tuples(st.sampled_from([A, B, C, S]), VALUES), max_size=12)
+
+
+@settings(deadline=None)
+@given(
+    PART_LINES,
+    st.lists(st.sampled_from(["", " ", "\t"]), min_size=12, max_size=12),
+    st.booleans(),
+    st.booleans(),
+)
+def test_lines_are_read_alike_however_they_are_written(
+    lines: list[tuple[Checksum, str]], before: list[str], crlf: bool, libjte: bool
+) -> None:
+    """A line that could be taken as it is means what it means with blanks and comments around it."""
+    end = "\r\n" if crlf else "\n"
+    head = "[Jigdo]\nGenerator=libjte-1\n[Parts]\n" if libjte else "[Parts]\n"
+    # what ends in CR is a name only where another CR is dropped
+    plain = head + "".join(
+        f"{key.base64}={value}\r\n" if value.endswith("\r") else f"{key.base64}={value}{end}"
+        for key, value in lines
+    )
+    blank = head + "".join(
+        f"{blank}# note\n{blank or ' '}{key.base64}{blank}={blank}{value}\r\n"
+        for blank, (key, value) in zip(before, lines, strict=False)
+    )
+    first, second = read(plain), read(blank)
+    for key in (A, B, C, S):
+        values = [value for other, value in lines if other == key]
+        assert first.mappings(key) == second.mappings(key)
+        assert len(first.mappings(key)) == len(values)
+        if libjte:
+            assert targets(first, key) == values
+    assert first.labels() == second.labels()
+    assert (
+        [set(parts) for parts in first.parts]
+        == [set(parts) for parts in second.parts]
+        == [{key for key, _ in lines}] * bool(lines)
+    )
+
+
+@pytest.mark.parametrize(
+    "bad", ["no line", f"{A.base64}=", f"{A.base64[:-1]}B=L:x", f"{A.base64}=#", f"{A.base64}=''\r"]
+)
+def test_the_line_of_a_mistake(bad: str) -> None:
+    """A mistake among many good lines is told with its number, whatever the lines around it look like."""
+    good = f"{A.base64}=L:x\n{S.base64}=L:y\n"
+    with pytest.raises(FormatError) as caught:
+        read(f"\n[Parts]\n{good * 50}\n {good}# x\n{good}{bad}\n{good}")
+    assert caught.value.line == 109
+
+
 def test_several_images() -> None:
     """Every [Image] is kept, in order, with its alternatives; unknown keys are passed over."""
     text = (

@@ -209,6 +209,44 @@ def test_good_templates(name: str) -> None:
         raw += zlib.decompress(packed) if found.compression is Compression.ZLIB else bz2.decompress(packed)
     assert layout.raw_length <= len(raw) == sum(lengths)
     assert pack_desc(template.entries()) == data[-len(template.desc) - 16 :] or version == "1.0"
+    assert_columns_agree(template)
+
+
+def assert_columns_agree(template: Template) -> None:
+    """Hold the columns against the entries."""
+    columns = template.columns
+    found, position, raw = [], 0, 0
+    for entry in template.entries():
+        if isinstance(entry, ImageInfo) or not entry.length:
+            continue
+        checksum = entry.checksum if isinstance(entry, MatchedFile) else None
+        found.append((position, -1 if checksum else raw, checksum))
+        position += entry.length
+        raw += 0 if checksum else entry.length
+    assert (columns.starts[-1], columns.raw_length) == (position, raw)
+    starts = columns.starts[:-1]
+    checksums = [columns.checksum(index) for index in range(len(starts))]
+    assert list(zip(starts, columns.raw_offsets, checksums, strict=True)) == found
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(UnmatchedData, st.integers(0, 3)),
+            st.builds(
+                MatchedFile, st.integers(0, 2**40), st.just(M), st.sampled_from([None, SUM]), st.booleans()
+            ),
+            st.builds(MatchedFile, st.integers(0, 2**40), st.just(S), st.just(SUM), st.booleans()),
+        )
+    )
+)
+def test_columns(entries: list[UnmatchedData | MatchedFile]) -> None:
+    """The columns say what the entries say, in whatever order they come."""
+    whole = ImageInfo(sum(entry.length for entry in entries), M)
+    raw = sum(entry.length for entry in entries if isinstance(entry, UnmatchedData))
+    data = HEAD + (chunk(bytes(raw)) if raw else b"") + pack_desc([*entries, whole])
+    assert_columns_agree(read(data))
 
 
 def test_what_a_template_says() -> None:

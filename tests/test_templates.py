@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import jigdofs.templates
 from jigdofs.config import FetchOptions
 from jigdofs.errors import InputError
 from jigdofs.fetch.fetcher import SchemeFetcher
@@ -125,6 +126,30 @@ async def test_cached_template_meets_all_checksums(server: FaultyServer, cache: 
     assert await opened(server.url(PATH), checksums=(MD5,), cache=cache) == DATA
     with pytest.raises(InputError, match="cannot be had"):
         await opened(server.url(PATH), checksums=(MD5, OTHER), cache=cache)
+
+
+async def test_cached_template_is_hashed_once(
+    server: FaultyServer, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a template in the cache was held against is remembered as long as it is that file."""
+    verified = []
+    verify = jigdofs.templates._verify
+
+    def noting(fd: int, name: str, checksums: tuple[Checksum, ...]) -> Checksum:
+        verified.append(checksums)
+        return verify(fd, name, checksums)
+
+    monkeypatch.setattr(jigdofs.templates, "_verify", noting)
+    for expected in ([], [(SHA256,)], []):
+        verified.clear()
+        assert await opened(server.url(PATH), checksums=(MD5, SHA256), cache=cache) == DATA
+        assert verified == expected
+    with pytest.raises(InputError, match="cannot be had"):
+        await opened(server.url(PATH), checksums=(MD5, SHA256, OTHER), cache=cache)
+    os.utime(cache.path(f"md5-{MD5.hex}"))
+    verified.clear()
+    assert await opened(server.url(PATH), checksums=(MD5, SHA256), cache=cache) == DATA
+    assert verified == [(SHA256,)]
 
 
 @pytest.mark.parametrize(

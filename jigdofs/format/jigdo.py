@@ -38,10 +38,10 @@ _SLICE_BYTES = 64 << 10
 
 _PART_LINES = re.compile(
     rb"(?:(?:[\w-]{21}[AQgw]|[\w-]{42}[AEIMQUYcgkosw048])="  # MD5 or SHA-256, as `Checksum.parse` wants it
-    rb"[^ \t#'\"\r\n].{0,4094}+\n)++"
+    rb"[^ \t#'\"\r\n].{0,4094}\n){1,1024}"
 )
-"""Lines of [Parts] that need no second look: canonical, with a location that cannot be empty. Possessive, as
-it would remember every line otherwise to come back to it."""
+"""Lines of [Parts] that need no second look: canonical, with a location that cannot be empty. Some at a time,
+as the matcher remembers every line to come back to it; possessive ones go wrong before Python 3.11.5."""
 _LINE_END = re.compile(rb"\n")
 _HEADER = re.compile(r"\[([^\]]*)\][ \t]*(?:#.*)?", re.DOTALL)
 _COMMENT_SUM = re.compile(r"#[ \t]*(Image|Template) Hex (MD5|SHA1|SHA256|SHA512)Sum ([0-9a-fA-F]+)[ \t]*")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import os
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
@@ -126,6 +127,36 @@ _OLD = {EntryType.IMAGE_INFO_OLD, EntryType.MATCHED_FILE_OLD, EntryType.WRITTEN_
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Where the bytes of an image come from, as columns: 20 bytes an extent besides its entry, no objects.
+
+    An extent is an entry that has any bytes of the image; image-infos and empty entries are none.
+
+    Attributes:
+        starts: the offset in the image at which each extent begins; one more, where the image ends.
+        raw_offsets: where its bytes begin in the raw data, or -1 for a part.
+        rows: where its entry begins in `desc`.
+        raw_length: bytes of the image that are raw data.
+        desc: the packed entries.
+    """
+
+    starts: array[int]
+    raw_offsets: array[int]
+    rows: array[int]
+    raw_length: int
+    desc: bytes
+
+    def checksum(self, index: int) -> Checksum | None:
+        """Return the checksum of an extent that is a part; None where it is raw data."""
+        if self.raw_offsets[index] >= 0:
+            return None
+        row = self.rows[index]
+        kind = self.desc[row]
+        end = row + _SIZES[kind]
+        return Checksum(self.desc[end - _DIGEST_SIZES[kind] : end])
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """What a template says about its image; the compressed bytes stay in the file.
 
@@ -135,6 +166,7 @@ class Template:
         chunks: in file order; together they inflate to the raw data.
         images: every image-info entry; the last describes the image, others agree on its length.
         desc: the packed entries, read again by `entries`: 200,000 parts take 10 MB this way.
+        columns: what `desc` says, for whoever looks bytes up.
     """
 
     source: str
@@ -143,6 +175,7 @@ class Template:
     chunks: tuple[Chunk, ...]
     images: tuple[ImageInfo, ...]
     desc: bytes
+    columns: Columns
 
     @property
     def image_length(self) -> int:
@@ -176,10 +209,8 @@ def read_entries(desc: bytes, *, source: str, offset: int = 0) -> Iterator[Entry
     while at < end:
         kind = desc[at]
         layout = _LAYOUTS.get(kind)
-        if layout is None:
-            raise FormatError(f"unknown entry type {kind}", source=source, offset=offset + at)
-        if at + layout.size > end:
-            raise FormatError("an entry is cut short", source=source, offset=offset + at)
+        if layout is None or at + layout.size > end:
+            raise _no_entry(kind, source, offset + at)
         _, low, high, *rest = layout.unpack_from(desc, at)
         length = low | high << 32
         if kind == EntryType.UNMATCHED_DATA:
@@ -193,7 +224,18 @@ def read_entries(desc: bytes, *, source: str, offset: int = 0) -> Iterator[Entry
         at += layout.size
 
 
+def _no_entry(kind: int, source: str, offset: int) -> FormatError:
+    message = "an entry is cut short" if kind in _LAYOUTS else f"unknown entry type {kind}"
+    return FormatError(message, source=source, offset=offset)
+
+
 _LAYOUTS = {int(kind): layout for kind, layout in ENTRY_LAYOUT.items()}
+_SIZES = bytes(_LAYOUTS[kind].size if kind in _LAYOUTS else 0 for kind in range(256))
+# a part's digest stands last in its entry
+_DIGEST_SIZES = {kind: 32 if EntryType(kind).name.endswith("SHA256") else 16 for kind in _LAYOUTS}
+_UNMATCHED = int(EntryType.UNMATCHED_DATA)
+_TOO_LONG = 1 << 48
+"""No image has so many bytes, as its own entry could not say so."""
 
 
 def read_template(file: BinaryIO, source: str) -> Template:
@@ -210,8 +252,9 @@ def read_template(file: BinaryIO, source: str) -> Template:
     start = file.tell()
     offset, desc = read_desc(file, source, start)
     chunks = tuple(_read_chunks(file, start, offset - _DESC_HEADER_SIZE, source))
-    images = _check_entries(desc, chunks, source=source, offset=offset)
-    return Template(source, version, creator, chunks, images, desc)
+    raw = sum(chunk.length for chunk in chunks)
+    columns, images = _read_columns(desc, raw, source=source, offset=offset)
+    return Template(source, version, creator, chunks, images, desc, columns)
 
 
 def has_header(file: BinaryIO) -> bool:
@@ -294,34 +337,53 @@ def _read_chunks(file: BinaryIO, at: int, end: int, source: str) -> Iterator[Chu
 _COMPRESSIONS = {compression.value: compression for compression in Compression}
 
 
-def _check_entries(
-    desc: bytes, chunks: tuple[Chunk, ...], *, source: str, offset: int
-) -> tuple[ImageInfo, ...]:
-    """Hold the entries against each other and against the chunks; return the image-infos."""
+def _read_columns(
+    desc: bytes, raw_there: int, *, source: str, offset: int
+) -> tuple[Columns, tuple[ImageInfo, ...]]:
+    """Read all entries and hold them against each other and against the chunks; return the image-infos, too.
+
+    Args:
+        desc: the packed entries.
+        raw_there: bytes of raw data that the chunks hold.
+        source: the file, for messages.
+        offset: where `desc` begins in it, for messages.
+    """
+    starts, raw_offsets, rows = array("Q"), array("q"), array("I")
     images: list[ImageInfo] = []
-    position = 0
-    unmatched = 0
-    last: Entry | None = None
-    for last in read_entries(desc, source=source, offset=offset):
-        if isinstance(last, ImageInfo):
-            images.append(last)
-            continue
-        position += last.length
-        if isinstance(last, UnmatchedData):
-            unmatched += last.length
-    if not isinstance(last, ImageInfo):
+    at = position = raw = kind = 0
+    end = len(desc)
+    while at < end:  # 120,000 entries take 0.2 us each here, 0.5 us by way of `read_entries`
+        kind = desc[at]
+        after = at + _SIZES[kind]
+        if after == at or after > end:
+            raise _no_entry(kind, source, offset + at)
+        length = int.from_bytes(desc[at + 1 : at + 7], "little")
+        if kind in _IMAGE_INFO:
+            images += [
+                info for info in read_entries(desc[at:after], source=source) if isinstance(info, ImageInfo)
+            ]
+        elif length:
+            if position < _TOO_LONG:
+                starts.append(position)
+                raw_offsets.append(raw if kind == _UNMATCHED else -1)
+                rows.append(at)
+            position += length
+            if kind == _UNMATCHED:
+                raw += length
+        at = after
+    if kind not in _IMAGE_INFO:
         raise FormatError("the entries do not end with the image's own", source=source, offset=offset)
     if any(image.length != position for image in images):
         raise FormatError(
-            f"the entries cover {position} bytes, the image is said to have {last.length}",
+            f"the entries cover {position} bytes, the image is said to have {images[-1].length}",
             source=source,
             offset=offset,
         )
-    raw = sum(chunk.length for chunk in chunks)
-    if unmatched > raw:
+    if raw > raw_there:
         raise FormatError(
-            f"{unmatched} bytes of the image are said to be in the template, which holds {raw}",
+            f"{raw} bytes of the image are said to be in the template, which holds {raw_there}",
             source=source,
             offset=offset,
         )
-    return tuple(images)
+    starts.append(position)
+    return Columns(starts, raw_offsets, rows, raw, desc), tuple(images)

@@ -1,0 +1,83 @@
+"""How many bytes of an image are here, counted while others fetch."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.format.part import Part
+from jigdofs.format.template import MatchedFile, UnmatchedData
+from jigdofs.image.layout import Layout
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.presence import Presence, present_bytes
+from jigdofs.parts.store import cache_key
+
+PARTS = [Part(Checksum.of(Algorithm.MD5, bytes(length)), length) for length in range(1, 400)]
+TWICE = PARTS[7]
+RAW = 5
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    cache = Cache(tmp_path / "cache", max_bytes=None, min_free_bytes=0)
+    yield cache
+    cache.close()
+
+
+def layout() -> Layout:
+    entries = [MatchedFile(part.length, part.checksum) for part in [*PARTS, TWICE]]
+    return Layout([UnmatchedData(RAW), *entries])
+
+
+def keep(cache: Cache, parts: Iterable[Part]) -> None:
+    for part in parts:
+        place = cache.place(cache_key(part), part.checksum)
+        fd = place.create(part.length)
+        os.truncate(fd, part.length)
+        place.keep(fd)
+        os.close(fd)
+
+
+def test_count(cache: Cache) -> None:
+    """Parts in the cache count as often as they occur; what is fetched later, too."""
+    keep(cache, PARTS[::2])
+    presence = Presence(layout(), cache)
+    assert presence.bytes == RAW
+    presence.count()
+    here = RAW + sum(part.length for part in PARTS[::2])
+    assert presence.bytes == here
+    presence.add(TWICE)
+    assert presence.bytes == here + 2 * TWICE.length
+    assert present_bytes([*PARTS, PARTS[0]], cache.present) == here - RAW + PARTS[0].length
+
+
+def test_fetched_while_counted(cache: Cache) -> None:
+    """A part that comes while we count is counted once, before or after we looked for it."""
+
+    class Fetching(Cache):
+        """Have two parts fetched whenever somebody looks."""
+
+        def present(self, keys: Iterable[str]) -> set[str]:
+            found = cache.present(keys)
+            if left:
+                some = [left.pop(), left.pop()]
+                keep(cache, some)
+                for part in some:
+                    presence.add(part)
+            return found
+
+    left = PARTS[:200]
+    fetching = Fetching.__new__(Fetching)
+    presence = Presence(layout(), fetching)
+    presence.count()
+    assert presence.bytes == RAW + present_bytes([*PARTS, TWICE], cache.present)
+
+
+def test_without_a_cache() -> None:
+    """Without a cache nothing but raw data is here until it is fetched."""
+    presence = Presence(layout(), None)
+    presence.count()
+    presence.add(TWICE)
+    assert presence.bytes == RAW + 2 * TWICE.length
