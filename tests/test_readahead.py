@@ -32,6 +32,11 @@ def sequential(readahead: Readahead, begin: int, end: int, size: int = READ) -> 
     return hints
 
 
+def behind(image: Layout, at: int) -> int:
+    """Return where the extent ends whose bytes were read up to `at`."""
+    return image.start(image.index_at(at - 1) + 1)
+
+
 @pytest.mark.parametrize("part", [2000, 80_000, 300_000, 3_000_000])
 @pytest.mark.parametrize("begin", [0, 60_000_000])
 def test_nothing_before_three_parts(part: int, begin: int) -> None:
@@ -69,7 +74,7 @@ def test_a_sequential_run(part: int, size: int, most: int) -> None:
     hints = sequential(Readahead(image, most), 0, image.length, size)
     for (_, _, end), (_, begin, _) in itertools.pairwise(hints):
         assert begin >= end
-    assert all(at <= begin < end <= min(at + most, image.length) for at, begin, end in hints)
+    assert all(at <= begin < end <= min(behind(image, at) + most, image.length) for at, begin, end in hints)
 
 
 @pytest.mark.parametrize("part", [1024, 10_000, 80_000, 2_000_000])
@@ -85,7 +90,8 @@ def test_a_run_is_hinted_to_its_end(part: int, most: int) -> None:
 def test_the_window_doubles() -> None:
     """How far is looked ahead doubles from FIRST_BYTES up to the limit and stays there."""
     image = layout(80_000)
-    ahead = [end - at for at, _, end in sequential(Readahead(image, 8 * MIB), 0, 60 * MIB)]
+    hints = sequential(Readahead(image, 8 * MIB), 0, 60 * MIB)
+    ahead = [end - behind(image, at) for at, _, end in hints]
     assert ahead[:4] == [FIRST_BYTES, 2 * FIRST_BYTES, 4 * FIRST_BYTES, 8 * FIRST_BYTES]
     assert set(ahead[4:]) == {8 * MIB}
 
@@ -93,9 +99,19 @@ def test_the_window_doubles() -> None:
 @pytest.mark.parametrize("most", [4096, 128 << 10, 200 << 10, 256 << 10, MIB, 3 * MIB])
 def test_small_limits(most: int) -> None:
     """A limit below the first window is a small readahead, not none, and it is kept."""
-    hints = sequential(Readahead(layout(80_000), most), 0, 20 * MIB, 4096)
+    image = layout(80_000)
+    hints = sequential(Readahead(image, most), 0, 20 * MIB, 4096)
     assert hints
-    assert max(end - at for at, _, end in hints) == most
+    assert max(end - behind(image, at) for at, _, end in hints) == most
+
+
+def test_behind_a_large_part() -> None:
+    """While a part larger than the window comes in, what lies behind it comes in, too."""
+    some: list[Entry] = [MatchedFile(80_000, SUM)] * 100
+    image = Layout([*some, MatchedFile(100_000_000, SUM), *some])
+    begin, end = image.start(100), image.start(101)
+    hints = sequential(Readahead(image, 4 * MIB), 0, begin + READ)
+    assert max(last for _, _, last in hints) == end + 4 * MIB
 
 
 def test_off() -> None:
@@ -112,7 +128,7 @@ def test_a_jump(target: int) -> None:
     assert sequential(readahead, 40 * MIB, 60 * MIB)
     hints = sequential(readahead, target, target + 5 * MIB, 4096)
     assert hints[0][0] - target >= 80_000 + 2 * 1024
-    assert hints[0][2] - hints[0][0] == FIRST_BYTES
+    assert hints[0][2] - behind(image, hints[0][0]) == FIRST_BYTES
 
 
 def test_out_of_order() -> None:

@@ -51,8 +51,11 @@ class Readahead:
         self._end = min(offset + size, self._limit)
         if self._end >= self._limit or self._whole_extents() < EXTENTS_BEFORE:
             return (0, 0)
-        last = min(layout.index_at(self._end) + MAX_EXTENTS, len(layout))
-        target = min(self._end + min(self._window, self._max), layout.start(last), self._limit)
+        # the part that is being read comes as a whole: the window begins behind it, or nothing else would be
+        # on its way while a large one is
+        index = layout.index_at(self._end - 1) + 1
+        last = min(index + MAX_EXTENTS, len(layout))
+        target = min(layout.start(index) + min(self._window, self._max), layout.start(last), self._limit)
         begin = max(self._hinted, self._end)
         # in steps of a quarter of what is possible: one look at the layout for several reads
         if target - begin < (target - self._end) // 4:
