@@ -191,7 +191,7 @@ def _read_layout(template_file: TemplateFile) -> tuple[Template, Layout]:
             template = read_template(file, template_file.name)
     except OSError as error:
         raise InputError(f"{template_file.name}: {error.strerror}") from error
-    layout = Layout(template.entries())
+    layout = Layout.of(template.columns)
     return dataclasses.replace(template, desc=b""), layout
 
 

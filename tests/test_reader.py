@@ -43,6 +43,7 @@ async def opened(
     read = ReadOptions(timeout_s=timeout_s, readahead_bytes=readahead_bytes)
     with trio.fail_after(60):
         async with open_images(InputOptions((str(built.jigdo),)), options, fetch, read) as images:
+            images.tend()
             yield images
 
 

@@ -63,7 +63,7 @@ def read_blueprint(template_file: TemplateFile, image_sums: Mapping[str, str], s
     """
     template = _read(template_file)
     return Blueprint(
-        layout=Layout(template.entries()),
+        layout=Layout.of(template.columns),
         desc=template.desc,
         template_file=template_file,
         chunks=template.chunks,

@@ -229,6 +229,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                         ready()
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
+                    images.tend()
                     images.start_soon(fill_from_the_start, images, first)
                     images.start_soon(control.serve, {"prefetch": prefetching(images)})
 

@@ -96,6 +96,7 @@ async def _serve(arguments: argparse.Namespace, bound: socket.socket) -> None:
                         return
 
                 print(f"serving {' and '.join(_urls(namespace.names, url_of(bound)))}", flush=True)
+                images.tend()
                 images.start_soon(fill_from_the_start, images, first)
                 await serve_connections(Application(namespace), bound, end)
 

@@ -124,18 +124,18 @@ class Cache:
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
-        listed: dict[Path, set[str]] = {}
+        listed: dict[tuple[str, str], set[str]] = {}
         found = set()
         for key in keys:
-            path = self.path(key)
-            names = listed.get(path.parent)
+            kind, shard, name = _split(key)
+            names = listed.get((kind, shard))
             if names is None:
                 try:
-                    names = set(os.listdir(path.parent))
+                    names = set(os.listdir(self.directory / "objects" / kind / shard))
                 except OSError:
                     names = set()
-                listed[path.parent] = names
-            if path.name in names:
+                listed[kind, shard] = names
+            if name in names:
                 found.add(key)
         return found
 

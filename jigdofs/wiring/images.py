@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -101,6 +101,7 @@ class Images:
         prefetcher: fetches parts before they are read.
         brake: holds it back.
         start_soon: runs a task until the end.
+        upkeep: tasks that look at what is here, and write down what becomes known.
         stop_flights: what `stop` does to transfers.
     """
 
@@ -108,7 +109,13 @@ class Images:
     prefetcher: Prefetcher
     brake: Brake
     start_soon: Callable[..., None]
+    upkeep: tuple[Callable[[], Awaitable[None]], ...]
     stop_flights: Callable[[], None]
+
+    def tend(self) -> None:
+        """Begin the upkeep; called once all is shown, which it would hold up by 0.1 s at 60,000 parts."""
+        for task in self.upkeep:
+            self.start_soon(task)
 
     def stop(self) -> None:
         """Fail every read that waits, now and later; called before the end."""
@@ -183,6 +190,8 @@ async def open_images(
             lengths = {part.length for image in loaded for _, part in image.layout.parts()}
             nursery.start_soon(local.search, lengths)
 
+        upkeep: list[Callable[[], Awaitable[None]]] = []
+
         def contents(name: str, key: str, reader: ImageReader) -> ImageContents:
             return ImageContents(
                 name,
@@ -200,7 +209,7 @@ async def open_images(
             store = PartStore(objects, acquirer, locator, presence.add, find)
             raw_data = RawData(image.template_file, image.chunks, objects)
             if house.cache is not None:
-                nursery.start_soon(_learn, house.cache, raw_data.keys, image.layout)
+                upkeep.append(partial(_learn, house.cache, raw_data.keys, image.layout))
             reader = ImageReader(
                 image.layout,
                 raw_data,
@@ -224,13 +233,14 @@ async def open_images(
             named[name] = from_file(name, file)
         for name, image in unique_names(loaded, named).items():
             named[name] = from_parts(name, image)
-        nursery.start_soon(_tend, house.cache, recorder, tuple(named.values()))
+        upkeep.append(partial(_tend, house.cache, recorder, tuple(named.values())))
         width = max(1, fetch_options.connections - fetch_options.connections // SPARE_SHARE)
         yield Images(
             tuple(named.values()),
             Prefetcher(flights, house.cache, width),
             brake,
             nursery.start_soon,
+            tuple(upkeep),
             flights.stop,
         )
 
