@@ -194,6 +194,26 @@ async def test_avoided_mirror_is_last(servers: list[FaultyServer]) -> None:
     assert not mirrors.avoided(servers[0].url("/")), "it works again"
 
 
+async def test_avoided_while_waiting(servers: list[FaultyServer]) -> None:
+    """Parts that wait for their turn at a mirror that hangs go to another one; the last one is asked anyhow."""
+    hanging, well, _ = servers
+    hanging.always(PATH, Stall())
+    mirrors = Mirrors(1, trio.current_time)
+    found: list[bytes] = []
+    async with fetching() as fetcher, trio.open_nursery() as nursery:
+
+        async def fetch(*asked: FaultyServer) -> None:
+            found.append(await acquired(fetcher, mirrors, [location(server) for server in asked]))
+
+        for _ in range(4):
+            nursery.start_soon(fetch, hanging, well)
+    assert found == [DATA] * 4
+    assert (hanging.count(PATH), well.count(PATH)) == (1, 4)
+    hanging.behave()
+    well.files = {}
+    assert await acquired_from([hanging, well], mirrors) == DATA
+
+
 async def test_all_avoided(servers: list[FaultyServer]) -> None:
     """Mirrors that are all avoided are all asked."""
     mirrors = Mirrors(8, trio.current_time)

@@ -74,6 +74,10 @@ async def no_brake(_ticket: Ticket, _count: int) -> None:
     """Let every transfer run."""
 
 
+class _Avoided(Exception):
+    """Say that a mirror failed for others while a part waited for its turn there."""
+
+
 class Acquirer:
     """Fetch parts, trying their locations by preference and health.
 
@@ -105,6 +109,8 @@ class Acquirer:
                 try:
                     other = number == 0 and len(left) > 1
                     return await self._attempt(part, location, receiver, ticket, alternatives=other)
+                except _Avoided:
+                    continue
                 except NotThere as error:
                     attempts.append(error)
                     del left[location]
@@ -146,6 +152,8 @@ class Acquirer:
         receiver.location = location
         receiver.from_here = 0
         receiver.patience_s = self._options.patience_s if alternatives else None
+        again = self._options.rounds > 1  # what is passed over now is asked in the next round
+        receiver.may_pass = alternatives and again and not self._mirrors.avoided(location.mirror)
         try:
             kept = await self._complete(part, location, receiver, ticket)
         except WrongContent:
@@ -164,6 +172,8 @@ class Acquirer:
             await self._fetch(part, location, receiver)
         else:
             async with self._mirrors.slots(location.host).hold(ticket):
+                if receiver.may_pass and self._mirrors.avoided(location.mirror):
+                    raise _Avoided
                 await self._brake(ticket, 0)  # it may have waited for the slot until a reader came
                 await self._fetch(part, location, receiver)
         return await receiver.finish()
@@ -191,6 +201,7 @@ class _PartReceiver(Generic[T]):
         self.location: Location | None = None
         self.from_here = 0  # bytes that came from it
         self.patience_s: float | None = None
+        self.may_pass = False  # over a location whose mirror fails while we wait for a slot
 
     @property
     def received(self) -> int:
