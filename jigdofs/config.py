@@ -58,7 +58,7 @@ class ReadOptions:
     """
 
     timeout_s: float = 120.0
-    readahead_bytes: int = 32 << 20
+    readahead_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

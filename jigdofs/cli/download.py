@@ -77,7 +77,7 @@ def add_arguments(parser: Parser) -> None:
     parser.set_defaults(image="all")
     options.add_cache(parser)
     # nobody waits for a certain part: a few more hide distance (50 ms: 4.5 s with 12, 5.2 s with 8)
-    options.add_fetch(parser, connections=12)
+    options.add_fetch(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

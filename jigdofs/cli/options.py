@@ -73,14 +73,14 @@ def add_cache(parser: Parser) -> None:
     group.add_argument("--no-cache", action="store_true", help="keep nothing after the end")
 
 
-def add_fetch(parser: Parser, connections: int = _FETCH.connections) -> None:
-    """Add what says how transfers behave; `connections` is the default."""
+def add_fetch(parser: Parser) -> None:
+    """Add what says how transfers behave."""
     group = parser.add_argument_group("transfers")
     group.add_argument(
         "--connections",
         metavar="N",
         type=types.positive,
-        default=connections,
+        default=_FETCH.connections,
         help="to one host at a time (default: %(default)s)",
     )
     group.add_argument(
@@ -121,7 +121,7 @@ def add_read(parser: Parser) -> None:
         metavar="SIZE",
         type=types.size,
         default=_READ.readahead_bytes,
-        help="fetch this far ahead of sequential readers (default: 32M; 0 never)",
+        help="fetch this far ahead of sequential readers (default: 64M; 0 never)",
     )
 
 

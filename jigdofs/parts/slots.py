@@ -79,12 +79,13 @@ class Slots:
 
     Args:
         total: how many transfers at once.
-        spare: how many of them only foreground work may take; as many again only what is not background.
+        spare: how many of them what is expected may not take; half of them is for foreground work only, and
+            as many again for nothing in the background.
     """
 
     def __init__(self, total: int, spare: int) -> None:
         self._free = total
-        left_free = (0, spare, spare, 2 * spare)
+        left_free = (0, (spare + 1) // 2, spare, 2 * spare)
         self._needed = [1 + min(left_free[urgency], total - 1) for urgency in Urgency]
         self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
 
