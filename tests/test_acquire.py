@@ -195,7 +195,7 @@ async def test_avoided_mirror_is_last(servers: list[FaultyServer]) -> None:
 
 
 async def test_avoided_while_waiting(servers: list[FaultyServer]) -> None:
-    """Parts that wait for their turn at a mirror that hangs go to another one; the last one is asked anyhow."""
+    """Parts that wait for their turn at a mirror that hangs go to another; the last one is asked anyhow."""
     hanging, well, _ = servers
     hanging.always(PATH, Stall())
     mirrors = Mirrors(1, trio.current_time)
