@@ -335,6 +335,20 @@ def test_kernel_limits_are_raised(iso_md5: BuiltImage, point: Path, cache: tuple
         assert int((connections / str(os.minor(device)) / "max_background").read_text()) == 256
 
 
+def test_more_readahead_once_all_is_here(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:
+    """The kernel reads further ahead when no part can be fetched in vain any more."""
+    require_root()
+
+    def read_ahead_kb() -> str:
+        device = point.stat().st_dev
+        return Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").read_text()
+
+    with Mounted(iso_md5.jigdo, point, cache):
+        wait_until(lambda: read_ahead_kb() == "256\n", "it is as it is while parts are missing")
+        assert sha256(point / "kit.iso") == sha256(iso_md5.image)
+        wait_until(lambda: read_ahead_kb() == "1024\n", "it grows")
+
+
 def of_connection(mountpoint: Path, name: str) -> int:
     """Return what the kernel says of a mount's connection, wherever fusectl is mounted or not."""
     path = f"/sys/fs/fuse/connections/{os.minor(mountpoint.stat().st_dev)}/{name}"

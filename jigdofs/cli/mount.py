@@ -15,7 +15,7 @@ from jigdofs.cli import options
 from jigdofs.cli import parser as types
 from jigdofs.cli.fuse_options import translate
 from jigdofs.cli.parser import Parser
-from jigdofs.config import MountOptions, SourceOptions
+from jigdofs.config import COMPLETE_READ_AHEAD_KB, LAZY_READ_AHEAD_KB, MountOptions, SourceOptions
 from jigdofs.errors import EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
 from jigdofs.fuse.mountpoint import resolve
 
@@ -96,10 +96,10 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--read-ahead-kb",
         type=types.positive,
-        default=256,
         metavar="KIB",
         help="how far the kernel reads ahead, set where permitted; more is faster, but fetches more that"
-        " nobody asked for (default: %(default)s)",
+        f" nobody asked for (default: {LAZY_READ_AHEAD_KB}, and {COMPLETE_READ_AHEAD_KB} once all parts are"
+        " here)",
     )
 
 
@@ -233,7 +233,14 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                     images.start_soon(fill_from_the_start, images, first)
                     images.start_soon(control.serve, {"prefetch": prefetching(images)})
 
-                await hold(namespace, mount, source=inputs.sources[0], ready=now_ready, stop=images.stop)
+                await hold(
+                    namespace,
+                    mount,
+                    source=inputs.sources[0],
+                    ready=now_ready,
+                    complete=images.complete,
+                    stop=images.stop,
+                )
 
     trio.run(serve, strict_exception_groups=True)
     return EXIT_OK

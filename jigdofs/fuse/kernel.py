@@ -42,7 +42,7 @@ def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
         max_background: 12 by default: while 12 reads wait for slow parts, all others wait with them (M1).
         read_ahead_kb: how far the kernel reads ahead, 128 by default.
     """
-    major, minor = os.major(device), os.minor(device)
+    minor = os.minor(device)
     connection = _CONNECTIONS / str(minor)
     congestion_threshold = max_background * 3 // 4
     if connection.is_dir() or os.geteuid():
@@ -50,7 +50,12 @@ def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
         _write(connection / "congestion_threshold", congestion_threshold)
     else:
         _write_unseen(str(connection), str(max_background), str(congestion_threshold))
-    _write(Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kb)
+    read_ahead(device, read_ahead_kb)
+
+
+def read_ahead(device: int, kib: int) -> None:
+    """Say how far the kernel reads ahead in files that are opened from now on, where we may."""
+    _write(Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"), kib)
 
 
 def _write(path: Path, number: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
-from jigdofs.config import MountOptions
+from jigdofs.config import COMPLETE_READ_AHEAD_KB, LAZY_READ_AHEAD_KB, MountOptions
 from jigdofs.contents.namespace import Namespace
 from jigdofs.errors import MountError
 from jigdofs.fetch.url import without_credentials
@@ -37,6 +37,7 @@ async def hold(
     *,
     source: str,
     ready: Callable[[], None],
+    complete: trio.Event,
     stop: Callable[[], None],
 ) -> None:
     """Mount, serve until unmounted or told to stop, and leave no mount behind.
@@ -46,6 +47,7 @@ async def hold(
         options: where and how.
         source: what mount(8) and findmnt show as the source.
         ready: called once the mount answers.
+        complete: set once nothing has to be fetched any more.
         stop: called to make waiting reads fail when a signal asks us to end.
 
     Raises:
@@ -63,7 +65,7 @@ async def hold(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
-                nursery.start_soon(_become_ready, options, ready)
+                nursery.start_soon(_become_ready, options, ready, complete)
                 await pyfuse3.main(max_tasks=4 * options.max_background)
                 _log.info("%s is unmounted", mountpoint)
                 stop()
@@ -80,7 +82,7 @@ def _ending_signals() -> list[signal.Signals]:
     return ending
 
 
-async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> None:
+async def _become_ready(options: MountOptions, ready: Callable[[], None], complete: trio.Event) -> None:
     """Wait for the first answer of the mount, set the kernel's limits, then say so."""
     try:
         with trio.fail_after(_READY_TIMEOUT_S):
@@ -92,10 +94,13 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None]) -> Non
             kernel.tune,
             status.st_dev,
             max_background=options.max_background,
-            read_ahead_kb=options.read_ahead_kb,
+            read_ahead_kb=options.read_ahead_kb or LAZY_READ_AHEAD_KB,
         )
     )
     ready()
+    if options.read_ahead_kb is None:
+        await complete.wait()
+        kernel.read_ahead(status.st_dev, COMPLETE_READ_AHEAD_KB)
 
 
 async def _end_on_signal(

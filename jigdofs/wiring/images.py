@@ -102,6 +102,7 @@ class Images:
         brake: holds it back.
         start_soon: runs a task until the end.
         upkeep: tasks that look at what is here, and write down what becomes known.
+        complete: set once every part of all images is here.
         stop_flights: what `stop` does to transfers.
     """
 
@@ -110,6 +111,7 @@ class Images:
     brake: Brake
     start_soon: Callable[..., None]
     upkeep: tuple[Callable[[], Awaitable[None]], ...]
+    complete: trio.Event
     stop_flights: Callable[[], None]
 
     def tend(self) -> None:
@@ -233,7 +235,8 @@ async def open_images(
             named[name] = from_file(name, file)
         for name, image in unique_names(loaded, named).items():
             named[name] = from_parts(name, image)
-        upkeep.append(partial(_tend, house.cache, recorder, tuple(named.values())))
+        complete = trio.Event()
+        upkeep.append(partial(_tend, house.cache, recorder, tuple(named.values()), complete))
         width = max(1, fetch_options.connections - fetch_options.connections // SPARE_SHARE)
         yield Images(
             tuple(named.values()),
@@ -241,6 +244,7 @@ async def open_images(
             brake,
             nursery.start_soon,
             tuple(upkeep),
+            complete,
             flights.stop,
         )
 
@@ -301,14 +305,23 @@ async def _learn(cache: Cache, raw_keys: Iterable[str], layout: Layout) -> None:
         await trio.to_thread.run_sync(cache.learn, some)
 
 
-async def _tend(cache: Cache | None, recorder: Recorder | None, images: tuple[Image, ...]) -> None:
+async def _tend(
+    cache: Cache | None, recorder: Recorder | None, images: tuple[Image, ...], complete: trio.Event
+) -> None:
     """Count what is present, and write down now and then what cache and recorder noted."""
     for image in images:
         if isinstance(image.presence, Presence):
             await trio.to_thread.run_sync(image.presence.count)
+    _tell_if_all_is_here(images, complete)
     while cache is not None or recorder is not None:
         await trio.sleep(_FLUSH_INTERVAL_S)
         if cache is not None:
             await trio.to_thread.run_sync(cache.flush)
         if recorder is not None:
             await trio.to_thread.run_sync(recorder.flush)
+        _tell_if_all_is_here(images, complete)
+
+
+def _tell_if_all_is_here(images: tuple[Image, ...], complete: trio.Event) -> None:
+    if all(image.present_bytes == image.layout.length for image in images):
+        complete.set()

@@ -46,12 +46,12 @@ class WarmImage:
     @contextlib.contextmanager
     def mounted(self, name: str, read_ahead_kb: int, *options: str) -> Iterator[Path]:
         """Mount by `PEER` or `OURS`, let the kernel read ahead so far, and yield the image's path."""
-        with self._ours(options) if name == OURS else self._peer() as mountpoint:
+        with self._ours(read_ahead_kb, options) if name == OURS else self._peer() as mountpoint:
             set_read_ahead(mountpoint, read_ahead_kb)
             yield mountpoint / self.plain.name
 
-    def _ours(self, options: tuple[str, ...]) -> contextlib.AbstractContextManager[Path]:
-        options = ("--mirror", self.mirror, *options)
+    def _ours(self, read_ahead_kb: int, options: tuple[str, ...]) -> contextlib.AbstractContextManager[Path]:
+        options = ("--mirror", self.mirror, "--read-ahead-kb", str(read_ahead_kb), *options)
         return mounted(self.jigdo, self.directory / OURS, self.directory / "cache", *options)
 
     def _peer(self) -> contextlib.AbstractContextManager[Path]:
