@@ -111,38 +111,51 @@ def _shares(size: int, count: int) -> list[Share]:
 
 
 def _seconds(path: Path, shares: Sequence[Share]) -> float:
-    """Have a thread read each share, all at once; return the time from the first read to the last."""
-    start = threading.Barrier(len(shares) + 1)
-    errors: list[str] = []
+    """Have a process read each share, all at once; return the time from the first read to the last.
 
-    def read(share: Share) -> None:
-        fd = os.open(path, os.O_RDONLY)
-        buffer = memoryview(bytearray(_READ_BYTES))
-        position = share.begin
-        start.wait()
-        try:
-            while position < share.end:
-                got = os.preadv(fd, [buffer[: share.end - position]], position)
-                if not got:
-                    errors.append(f"{path} ends at {position}")
-                    return
-                position += got
-        except OSError as error:
-            errors.append(f"{path} at {position}: {error.strerror}")
-        finally:
-            os.close(fd)
-
-    threads = [threading.Thread(target=read, args=(share,)) for share in shares]
-    for thread in threads:
-        thread.start()
-    start.wait()
+    Processes, as threads of one Python would wait for each other.
+    """
+    starting, start = os.pipe()
+    readers = [_fork(path, share, starting, start) for share in shares]
+    os.close(starting)
     began = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    os.close(start)  # all see the end of the pipe at once
+    failed = [pid for pid in readers if os.waitpid(pid, 0)[1]]
     seconds = time.perf_counter() - began
-    if errors:
-        sys.exit("\n".join(errors))
+    if failed:
+        sys.exit(f"{len(failed)} of {len(shares)} readers of {path} failed")
     return seconds
+
+
+def _fork(path: Path, share: Share, starting: int, start: int) -> int:
+    """Start a process that reads a share once the pipe ends, and return its number."""
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.close(start)
+            fd = os.open(path, os.O_RDONLY)
+            os.write(tell, b"1")
+            os.read(starting, 1)
+            _read(fd, share)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(tell)
+    os.read(ready, 1)
+    os.close(ready)
+    return pid
+
+
+def _read(fd: int, share: Share) -> None:
+    buffer = memoryview(bytearray(_READ_BYTES))
+    position = share.begin
+    while position < share.end:
+        got = os.preadv(fd, [buffer[: share.end - position]], position)
+        if not got:
+            raise EOFError(position)
+        position += got
 
 
 # -- beside cold reads -----------------------------------------------------------------------------
