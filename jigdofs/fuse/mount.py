@@ -94,7 +94,8 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None], comple
             kernel.tune,
             status.st_dev,
             max_background=options.max_background,
-            read_ahead_kb=options.read_ahead_kb or LAZY_READ_AHEAD_KB,
+            read_ahead_kb=options.read_ahead_kb
+            or (COMPLETE_READ_AHEAD_KB if complete.is_set() else LAZY_READ_AHEAD_KB),
         )
     )
     ready()

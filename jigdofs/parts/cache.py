@@ -274,8 +274,8 @@ class Cache:
     def flush(self) -> None:
         """Write down what was noted: to the index in one transaction, and which files were used."""
         self._notes.flush(self.path, self._quota.settle)
-        while self._used:
-            key = self._used.pop()
+        used, self._used = self._used, []
+        for key in set(used):
             with contextlib.suppress(OSError), self._shard(key) as (directory, name):
                 modified_ns = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns
                 os.utime(name, ns=(time.time_ns(), modified_ns), dir_fd=directory, follow_symlinks=False)
