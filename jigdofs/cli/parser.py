@@ -88,6 +88,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def up_to_65535(text: str) -> int:
+    """Read a whole number as the kernel takes it: from 1 to 65535."""
+    if positive(text) > 0xFFFF:
+        raise argparse.ArgumentTypeError(f"`{text}' is more than the 65535 that the kernel takes")
+    return int(text)
+
+
 def octal(text: str) -> int:
     """Read a umask."""
     if not re.fullmatch("0?[0-7]{1,3}", text):

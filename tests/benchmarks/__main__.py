@@ -8,6 +8,7 @@ The exit code is 1 if a benchmark failed; a goal that is not met is no failure.
 """
 
 import argparse
+import ast
 import json
 import signal
 import subprocess
@@ -31,7 +32,9 @@ NAMES = (
     "startup",
     "scale",
 )
-"""All benchmarks that report figures."""
+"""All benchmarks that report figures: what runs without a name."""
+OTHERS = ("fleet", "make_template", "replay", "serve_throughput", "whole_image")
+"""Those that compare in ways of their own; each prints its JSON when it is run as a module."""
 _COLUMNS = ("number", "measure", "value", "goal", "met")
 _REPOSITORY = Path(__file__).parents[2]
 _TIMEOUT_S = 600.0
@@ -59,7 +62,8 @@ class Outcome:
         """Return a row for each figure, or the one that says what went wrong."""
         if self.error:
             return [("", f"{self.name}: {self.error}", "", "", "failed")]
-        return [
+        missing = self.found.get("not_installed", [])
+        return [("", f"{self.name}: {peer} is not installed", "", "", "left out") for peer in missing] + [
             (
                 str(figure["number"]),
                 figure["measure"],
@@ -72,25 +76,50 @@ class Outcome:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Run benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which (default: {' '.join(NAMES)})")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Run benchmarks, in some 12 minutes all of them. They need what `.ci/setup dev` installs,"
+        " and say what else is missing.",
+        epilog=_descriptions(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write there all that was found")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--timeout", type=float, default=_TIMEOUT_S, help="seconds for one (default: 600)")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names).difference(NAMES):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     outcomes: list[Outcome] = []
-    for name in arguments.names or NAMES:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        outcomes.append(_run(name, arguments.timeout))
-        print(f"{name}: {outcomes[-1].seconds:.0f} s", file=sys.stderr, flush=True)
-        if arguments.json:  # after each, so that an interrupted run leaves something
-            arguments.json.write_text(json.dumps([_record(outcome) for outcome in outcomes], indent=2) + "\n")
+    interrupted = False
+    try:
+        for name in arguments.names or NAMES:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            outcomes.append(_run(name, arguments.timeout))
+            print(f"{name}: {outcomes[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+            if arguments.json:
+                records = [_record(outcome) for outcome in outcomes]
+                arguments.json.write_text(json.dumps(records, indent=2) + "\n")
+    except KeyboardInterrupt:  # what was found so far is shown
+        interrupted = True
     rows = sorted((row for outcome in outcomes for row in outcome.rows()), key=_place)
     if arguments.markdown:
         print(_markdown(rows), end="")
     else:
         Console().print(_table(rows))
-    return int(any(outcome.error for outcome in outcomes))
+    return 130 if interrupted else int(any(outcome.error for outcome in outcomes))
+
+
+def _descriptions() -> str:
+    """Return what each benchmark measures: the first line of its module, which is not imported for that."""
+    lines = ["benchmarks, each with sizes of its own: `python -m tests.benchmarks.NAME --help`", ""]
+    for names in (NAMES, OTHERS):
+        for name in names:
+            source = (Path(__file__).parent / f"{name}.py").read_text()
+            first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+            lines.append(f"  {name:17} {first}")
+        lines += ["", "only as modules of their own, printing JSON:", ""] if names is NAMES else []
+    return "\n".join(lines)
 
 
 def _run(name: str, timeout_s: float) -> Outcome:
@@ -155,7 +184,7 @@ def _place(row: tuple[str, ...]) -> float:
 
 def _table(rows: list[tuple[str, ...]]) -> Table:
     table = Table(*_COLUMNS)
-    styles = {"yes": "green", "no": "red", "failed": "bold red"}
+    styles = {"yes": "green", "no": "red", "failed": "bold red", "left out": "yellow"}
     for row in rows:
         # whatever a benchmark says is text, no markup
         table.add_row(*(cell.replace("[", "\\[") for cell in row), style=styles[row[-1]])
@@ -168,7 +197,4 @@ def _markdown(rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

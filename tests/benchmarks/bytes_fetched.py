@@ -22,13 +22,13 @@ from tests.benchmarks.figures import Figure, report
 from tests.benchmarks.mounting import (
     READ_BYTES,
     Published,
-    end_cleanly,
     mirror,
     mounted,
     port_of,
     publish,
     quiet,
 )
+from tests.benchmarks.running import run
 from tests.kit.isos import make_iso, tree_of
 from tests.kit.nginx import Nginx
 
@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="only the ways that have this in their name")
     arguments = parser.parse_args()
-    end_cleanly()
     ways = {name: extract for name, extract in _WAYS.items() if arguments.only in name}
     wanted: dict[str, int] = dict.fromkeys(ways, 0)
     fetched: dict[str, int] = dict.fromkeys(ways, 0)
@@ -176,4 +175,4 @@ _WAYS: dict[str, Extract] = {_CONTENTS: _copy_files, _XORRISO: _xorriso, _EXTENT
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx", "xorriso")

@@ -23,7 +23,6 @@ from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     LABEL,
     Published,
-    end_cleanly,
     mirror,
     mounted,
     port_of,
@@ -31,6 +30,7 @@ from tests.benchmarks.mounting import (
     quiet,
     read_seconds,
 )
+from tests.benchmarks.running import run
 from tests.kit.mounts import PROGRAM, clean_environ
 from tests.kit.nginx import Nginx
 
@@ -49,7 +49,6 @@ def main() -> None:
     parser.add_argument("--rtt-ms", type=float, default=50)
     parser.add_argument("--only", choices=["near", "far"], help="one of the two")
     arguments = parser.parse_args()
-    end_cleanly()
     figures: list[Figure] = []
     seconds: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="jigdofs-bench-") as name:
@@ -154,4 +153,4 @@ def _url(path: Path, port: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "jigdo-lite", "nginx", "wget")

@@ -28,7 +28,6 @@ from tests.benchmarks.delay_proxy import delayed
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     Published,
-    end_cleanly,
     mirror,
     mounted,
     port_of,
@@ -36,6 +35,7 @@ from tests.benchmarks.mounting import (
     publish,
     quiet,
 )
+from tests.benchmarks.running import run
 from tests.kit.mounts import clean_environ
 from tests.kit.nginx import Nginx
 
@@ -70,7 +70,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often the cache is emptied")
     parser.add_argument("--only", choices=["distance", "large"], help="one of the two")
     arguments = parser.parse_args()
-    end_cleanly()
     figures: list[Figure] = []
     milliseconds: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="jigdofs-bench-") as name:
@@ -182,4 +181,4 @@ def _curl(home: Path, port: int, names: Sequence[str], target: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx", "curl")

@@ -28,6 +28,7 @@ from unittest import mock
 from tests.benchmarks import figures
 from tests.benchmarks.caching_proxy import PROXIES, Upstream, installed, reserve_low_port
 from tests.benchmarks.pool import write_pool
+from tests.benchmarks.running import run
 from tests.kit.mounts import Mounted
 from tests.kit.nginx import Nginx
 
@@ -102,6 +103,8 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is ended and unmounted
     only = set(arguments.only.split(","))
+    if unknown := only.difference(_SECTIONS):
+        parser.error(f"--only: no {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     with (
         tempfile.TemporaryDirectory(prefix="jigdofs-bench-") as name,
         _published(Path(name), arguments) as image,
@@ -308,4 +311,4 @@ def _connections(port: int) -> Iterator[list[int]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx", "curl")

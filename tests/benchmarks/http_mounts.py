@@ -19,7 +19,6 @@ from pathlib import Path
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     Published,
-    end_cleanly,
     mirror,
     mounted,
     mounted_by,
@@ -28,6 +27,7 @@ from tests.benchmarks.mounting import (
     quiet,
     read_seconds,
 )
+from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
 
 OURS, RCLONE, HTTPDIRFS = "jigdofs", "rclone", "httpdirfs"
@@ -44,7 +44,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="of the peers, only what has this in its name")
     arguments = parser.parse_args()
-    end_cleanly()
     peers = [peer for peer in (RCLONE, HTTPDIRFS) if arguments.only in peer]
     missing = [peer for peer in peers if not shutil.which(peer)]
     names = [OURS, *(peer for peer in peers if peer not in missing)]
@@ -123,4 +122,4 @@ def _figures(cold: dict[str, list[float]], warm: dict[str, list[float]]) -> list
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx")

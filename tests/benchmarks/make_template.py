@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.pool import write_pool
+from tests.benchmarks.running import run
 
 _PROGRAMS = {"jigdo-file": ["jigdo-file"], "jigdofs": [sys.executable, "-m", "jigdofs"]}
 
@@ -102,4 +103,4 @@ def _report(runs: dict[str, list[Run]], made: dict[str, dict[str, int]]) -> dict
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file")

@@ -28,6 +28,7 @@ from pathlib import Path
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import LABEL, Published, mounted, publish_pool
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_pool
+from tests.benchmarks.running import run
 from tests.kit.faults import Stall
 from tests.kit.faulty_server import FaultyServer
 
@@ -279,4 +280,4 @@ def _milliseconds(path: Path, pages: Sequence[int]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "gcc", "pkg-config")

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -42,11 +41,6 @@ class Published:
     def template(self) -> Path:
         """Return the .template."""
         return self.image.with_suffix(".template")
-
-
-def end_cleanly() -> None:
-    """Have SIGTERM end this program as an error does: with what it started ended, and unmounted."""
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def publish_pool(root: Path, parts: int, mib: int) -> Published:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_pool
+from tests.benchmarks.running import run
 
 _GOAL = "<= 1.5"
 _NUMBER = 3
@@ -99,4 +100,4 @@ def _microseconds(path: Path, pages: Sequence[int]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "gcc", "pkg-config")

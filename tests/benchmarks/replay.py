@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.benchmarks.delay_proxy import delayed
 from tests.benchmarks.pool import write_pool
+from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
 
 _PROGRAM = [sys.executable, "-m", "jigdofs"]
@@ -102,4 +103,4 @@ def _run(work: Path, cache: Path, options: list[str], read: list[tuple[int, int]
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx")

@@ -28,6 +28,7 @@ from typing import Any
 
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import READ_BYTES, mounted
+from tests.benchmarks.running import run
 from tests.benchmarks.sparse_image import SparseImage
 
 _FEW, _MANY, _MOST = 2_000, 60_000, 200_000
@@ -302,4 +303,4 @@ def _read(path: Path, offsets: Iterable[int], length: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.pool import write_pool
+from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
 from tests.kit.serving import serving
 
@@ -58,4 +59,4 @@ def _rate(url: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "nginx", "curl")

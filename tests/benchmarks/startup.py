@@ -20,6 +20,7 @@ from pathlib import Path
 
 from jigdofs.demo import build
 from tests.benchmarks.figures import Figure, ratio, report, summary
+from tests.benchmarks.running import run
 from tests.kit.mounts import PROGRAM, REPOSITORY, clean_environ, detach_everything
 
 _NUMBER = 12
@@ -129,4 +130,4 @@ def _imports(directory: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_demo, warm_pool
+from tests.benchmarks.running import run
 
 _READ_AHEAD_KB = {1: 128, 2: 1024}  # number of the goal -> KiB
 _GOAL = ">= 0.9"
@@ -92,4 +93,4 @@ def _rate(path: Path, read_bytes: int, size: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "gcc", "pkg-config")

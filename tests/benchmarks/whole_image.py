@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.benchmarks.delay_proxy import delayed
 from tests.benchmarks.pool import write_pool
+from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
 
 _PROGRAM = f"{sys.executable} -m jigdofs"
@@ -155,4 +156,4 @@ def _report(runs: dict[str, list[float]], published: Published) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "jigdo-file", "jigdo-lite", "jigit-mkimage", "nginx", "wget")
