@@ -135,5 +135,5 @@ class MountOptions:
     gid: int | None = None
     umask: int = 0
     fuse: tuple[str, ...] = ()
-    max_background: int = 256
+    max_background: int = 1024
     read_ahead_kb: int | None = None

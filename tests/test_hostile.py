@@ -1,5 +1,6 @@
 """What hostile or careless input may try: little input must not cost much, nor hold anything up."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -73,9 +74,10 @@ class CountingParts:
     def __init__(self) -> None:
         self.waiting = 0
         self.most = 0
+        self.looked_at = 0
 
     def peek(self, key: Part) -> None:
-        return None
+        self.looked_at += 1
 
     async def open(self, key: Part) -> "Nothing":
         self.waiting += 1
@@ -112,6 +114,31 @@ async def test_parts_of_one_byte(autojump_clock: trio.testing.MockClock) -> None
         await reader.read(0, 10_000)
     assert 1 < parts.most <= 64
     assert parts.waiting == 0
+
+
+async def test_others_have_their_turn(autojump_clock: trio.testing.MockClock) -> None:
+    """While a read of ten thousand parts looks at them all, others go on."""
+    entries = [MatchedFile(1, Checksum(i.to_bytes(16, "big")), RSYNC64) for i in range(10_000)]
+    raw_data = RawData(TemplateFile(-1, "x", "00", (0, 0)), (), NoObjects())
+    parts = CountingParts()
+    reader = ImageReader(Layout(entries), raw_data, parts, timeout_s=5, readahead_bytes=0)
+    looked: list[int] = []
+
+    async def look_on() -> None:
+        while not parts.waiting:
+            looked.append(parts.looked_at)
+            await trio.lowlevel.checkpoint()
+
+    assert not reader.read_now(0, memoryview(bytearray(10_000)))
+    assert parts.looked_at < 1000
+    parts.looked_at = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look_on)
+        with pytest.raises(Exception, match="within 5 s"):
+            await reader.read(0, 10_000)
+    steps = [after - before for before, after in itertools.pairwise(looked)]
+    assert max(steps) < 1000
+    assert parts.looked_at == 10_000
 
 
 class NoObjects(ObjectStore):

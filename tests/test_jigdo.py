@@ -428,11 +428,12 @@ def _one_member(size: int) -> bytes:
         lambda: _one_member(10 << 30),
         lambda: gzip.compress(bytes(16 << 20)) * 640,
         lambda: gzip.compress(b"\n" * (MAX_BYTES + 1)),
+        lambda: gzip.compress(b" " + b"x" * (MAX_BYTES - 10) + "\N{PILE OF POO}".encode()),
     ],
-    ids=["one member of 10 GiB", "640 members of 16 MiB", "a byte too long"],
+    ids=["one member of 10 GiB", "640 members of 16 MiB", "a byte too long", "one line"],
 )
 def test_gzip_bombs(tmp_path: Path, bomb: Callable[[], bytes]) -> None:
-    """What inflates beyond MAX_BYTES is refused long before it fills the memory."""
+    """What inflates beyond MAX_BYTES, or to a line that long, is refused long before it fills the memory."""
     assert _read_in_little_memory(tmp_path, bomb()) == "refused"
 
 

@@ -332,7 +332,7 @@ def test_kernel_limits_are_raised(iso_md5: BuiltImage, point: Path, cache: tuple
         device = point.stat().st_dev
         readahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
         wait_until(lambda: readahead.read_text() == "512\n", "read_ahead_kb is set")
-        assert int((connections / str(os.minor(device)) / "max_background").read_text()) == 256
+        assert int((connections / str(os.minor(device)) / "max_background").read_text()) == 1024
 
 
 def test_more_readahead_once_all_is_here(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from jigdofs.errors import FormatError
 from jigdofs.format.checksum import Algorithm, Checksum, to_base64
 from jigdofs.format.template import (
+    MAX_IMAGE_INFOS,
     Chunk,
     Compression,
     Entry,
@@ -263,6 +264,13 @@ def test_what_a_template_says() -> None:
         MatchedFile(7, M, None, written=True),
         ImageInfo(22, M, 0),
     ]
+
+
+def test_many_descriptions_of_the_image() -> None:
+    """Some thousand are read, more are refused: each is kept."""
+    assert len(read(HEAD + pack_desc([ImageInfo(0, M)] * MAX_IMAGE_INFOS)).images) == MAX_IMAGE_INFOS
+    with pytest.raises(FormatError, match="more descriptions"):
+        read(HEAD + pack_desc([ImageInfo(0, M)] * (MAX_IMAGE_INFOS + 1)))
 
 
 @pytest.mark.parametrize("name", GOOD)

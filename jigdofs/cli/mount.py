@@ -89,7 +89,7 @@ def _add_options(parser: Parser) -> None:
     group.add_argument(
         "--max-background",
         type=types.up_to_65535,
-        default=256,
+        default=1024,
         metavar="N",
         help="reads the kernel may have on their way, set where permitted (default: %(default)s)",
     )

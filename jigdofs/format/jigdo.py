@@ -297,13 +297,14 @@ def parse(data: bytes, source: str, budget: Budget | None = None) -> tuple[Jigdo
             continue
         end = text.find(b"\n", at)
         end = len(text) if end < 0 else end
-        line = text[at:end].decode("utf-8", "surrogateescape").removesuffix("\r").lstrip(" \t")
-        at = end + 1
         number += 1
+        some = text[at : min(end, at + 4 * MAX_LINE_LENGTH + 2)]  # of a longer one, enough to tell
+        line = some.decode("utf-8", "surrogateescape").removesuffix("\r").lstrip(" \t")
+        at = end + 1
+        if len(line) > MAX_LINE_LENGTH or len(some) > 4 * MAX_LINE_LENGTH + 1:
+            raise FormatError(f"a line of more than {MAX_LINE_LENGTH >> 10} KiB", source=source, line=number)
         if not line:
             continue
-        if len(line) > MAX_LINE_LENGTH:
-            raise FormatError(f"a line of more than {MAX_LINE_LENGTH >> 10} KiB", source=source, line=number)
         if line.startswith("["):
             budget.spend_other(source, number)
             name = _section_name(line, source, number)

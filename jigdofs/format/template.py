@@ -23,6 +23,8 @@ MAX_DESC_BYTES = 64 << 20
 """Largest DESC part we read: 1.3 million parts. jigdo-file stops at 256 MiB (format.md 1.1)."""
 MAX_CHUNKS = 1 << 20
 """Most chunks we list; a 25 GB image has some 150."""
+MAX_IMAGE_INFOS = 1 << 12
+"""Most entries that describe the whole image; jigdo-file writes one, libjte one for each algorithm."""
 
 HEADER_PREFIX = b"JigsawDownload template "
 CHUNK_HEADER_SIZE = 16
@@ -337,6 +339,15 @@ def _read_chunks(file: BinaryIO, at: int, end: int, source: str) -> Iterator[Chu
 _COMPRESSIONS = {compression.value: compression for compression in Compression}
 
 
+def _image_info(entry: bytes, before: int, source: str, offset: int) -> ImageInfo:
+    """Read what describes the whole image, after so many that do, too."""
+    (info,) = read_entries(entry, source=source, offset=offset)
+    assert isinstance(info, ImageInfo)
+    if before >= MAX_IMAGE_INFOS:
+        raise FormatError("more descriptions of the image than any has", source=source, offset=offset)
+    return info
+
+
 def _read_columns(
     desc: bytes, raw_there: int, *, source: str, offset: int
 ) -> tuple[Columns, tuple[ImageInfo, ...]]:
@@ -359,9 +370,7 @@ def _read_columns(
             raise _no_entry(kind, source, offset + at)
         length = int.from_bytes(desc[at + 1 : at + 7], "little")
         if kind in _IMAGE_INFO:
-            images += [
-                info for info in read_entries(desc[at:after], source=source) if isinstance(info, ImageInfo)
-            ]
+            images.append(_image_info(desc[at:after], len(images), source, offset + at))
         elif length:
             if position < _TOO_LONG:
                 starts.append(position)

@@ -124,7 +124,9 @@ class ObjectStore:
     def _flight(
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, urgency: Urgency
     ) -> Flight:
-        return self._flights.join(key, urgency, partial(self._obtain, key, length, checksum, fill))
+        # with its length: who wants a file that cannot be, under a checksum that exists, is alone with it
+        flight = f"{key} {length}"
+        return self._flights.join(flight, urgency, partial(self._obtain, key, length, checksum, fill))
 
     async def _obtain(
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
