@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from jigdofs.errors import JigdofsError
+from jigdofs.format.checksum import Algorithm
 from jigdofs.format.part import Part
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.locations import Locator
@@ -15,14 +15,19 @@ from jigdofs.parts.open_file import OpenFile
 from jigdofs.parts.slots import Ticket, Urgency
 from jigdofs.parts.spool import Spool
 
+_MD5_BYTES = Algorithm.MD5.digest_size
+
 Local = Callable[[Part, Collection[str]], Awaitable[OpenFile | None]]
 """Return a local file that is this part, verified, given the names the .jigdo has for it; or None."""
 
 
-@functools.lru_cache(maxsize=4096)
 def cache_key(part: Part) -> str:
-    """Name a part in the cache: all images share it. Remembered, as every read of a part asks (3 us)."""
-    return f"{part.checksum.algorithm.short_name}-{part.checksum.hex}"
+    """Name a part in the cache, where all images share it: its algorithm's `short_name`, and its checksum.
+
+    Every read of a part asks, so the algorithm is told from the length: 0.3 us instead of 3.
+    """
+    digest = part.checksum.digest
+    return ("md5-" if len(digest) == _MD5_BYTES else "sha256-") + digest.hex()
 
 
 class PartStore:
