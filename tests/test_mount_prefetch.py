@@ -202,8 +202,8 @@ def another_daemon(point: Path, *events: Mapping[str, object]) -> Iterator[None]
             stream, _ = bound.accept()
             with stream:
                 stream.recv(1 << 16)
-                for event in events:
-                    stream.sendall(json.dumps(event).encode() + b"\n")
+                # at once: who does not understand the first of them may be gone before the second
+                stream.sendall(b"".join(json.dumps(event).encode() + b"\n" for event in events))
 
         thread = threading.Thread(target=serve)
         thread.start()
