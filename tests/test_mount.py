@@ -31,6 +31,7 @@ from tests.kit.scenes import (
     ended,
     fusectl,
     lonely,
+    of_connection,
     publish,
     read_direct,
     wait_until,
@@ -349,24 +350,12 @@ def test_more_readahead_once_all_is_here(iso_md5: BuiltImage, point: Path, cache
         wait_until(lambda: read_ahead_kb() == "1024\n", "it grows")
 
 
-def of_connection(mountpoint: Path, name: str) -> int:
-    """Return what the kernel says of a mount's connection, wherever fusectl is mounted or not."""
-    path = f"/sys/fs/fuse/connections/{os.minor(mountpoint.stat().st_dev)}/{name}"
-    command = [
-        tool("unshare"),
-        "--mount",
-        "sh",
-        "-c",
-        f"mount -t fusectl none {Path(path).parents[1]}; cat {path}",
-    ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def test_kernel_limits_without_fusectl(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:
     """They are raised, too, where nobody has mounted what they are set by, as in a container."""
     require_root()
     with Mounted(iso_md5.jigdo, point, [*cache, "--max-background", "77"]):
-        wait_until(lambda: of_connection(point, "max_background") == 77, "max_background is set")
+        device = point.stat().st_dev
+        wait_until(lambda: of_connection(device, "max_background") == 77, "max_background is set")
 
 
 def test_many_waiting_reads_hold_nobody_up(iso_md5: BuiltImage, point: Path, cache: tuple[str, str]) -> None:
@@ -379,6 +368,7 @@ def test_many_waiting_reads_hold_nobody_up(iso_md5: BuiltImage, point: Path, cac
         server.always("/*", Stall())
         built = iso_md5.with_servers(point.parent / "stalling", {"Debian": server.url()})
         with Mounted(built.jigdo, point, [*cache, "--readahead", "0"], allow_log=["cannot be had"]):
+            device = point.stat().st_dev
             fd = os.open(point / "kit.iso", os.O_RDONLY)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # a request for each page, and for no other
 
@@ -390,7 +380,7 @@ def test_many_waiting_reads_hold_nobody_up(iso_md5: BuiltImage, point: Path, cac
             with ThreadPoolExecutor(waiting) as readers:
                 waits = [readers.submit(read, number) for number in range(waiting)]
                 server.wait_stalled()
-                wait_until(lambda: of_connection(point, "waiting") >= waiting, "all reads wait")
+                wait_until(lambda: of_connection(device, "waiting") >= waiting, "all reads wait")
                 assert os.pread(fd, 2048, 16 * 2048)[1:6] == b"CD001"
                 assert not any(wait.done() for wait in waits)
                 server.stop()

@@ -25,8 +25,8 @@ from tests.kit.isos import (
 )
 from tests.kit.mounts import Mounted, mounted_at
 from tests.kit.nginx import Nginx
-from tests.kit.requirements import as_user, require_fuse, tool
-from tests.kit.scenes import Program, pool_files, publish
+from tests.kit.requirements import as_user, require_fuse, require_root, tool
+from tests.kit.scenes import Program, of_connection, pool_files, publish, wait_until
 
 USER = "nobody"
 UID = pwd.getpwnam(USER).pw_uid
@@ -293,21 +293,13 @@ def test_thirty_thousand_files(tmp_path: Path, options: tuple[str, ...]) -> None
 
 
 def test_the_end_does_not_wait_for_a_listing(
-    iso: Path, faulty_server: FaultyServer, tmp_path: Path, options: tuple[str, ...]
+    unlistable: BuiltImage, faulty_server: FaultyServer, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     """Where directories are in a part that does not come, a listing that waits fails when asked to end."""
-    data = iso.read_bytes()
-    pool = tmp_path / "pool" / "main"
-    pool.mkdir(parents=True)
-    (pool / "directories").write_bytes(data[16 * SECTOR : -200 * SECTOR])
-    built = _make_template(iso, tmp_path / "pool", "md5", {"Debian": faulty_server.url("/pool/")})
-    faulty_server.files = pool_files(built)
-    faulty_server.always("/pool/*", Stall())
-    with Mounted(built.jigdo, tmp_path / "mnt", options, allow_log=["failed", "being stopped"]) as mounted:
+    allowed = ["failed", "being stopped"]
+    with Mounted(unlistable.jigdo, tmp_path / "mnt", options, allow_log=allowed) as mounted:
         assert run(None, "ls", "-l", mounted.mountpoint).returncode == 0
-        listing = subprocess.Popen(
-            [tool("ls"), str(mounted.mountpoint / "kit")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        (listing,) = listings(mounted.mountpoint, 1)
         try:
             faulty_server.wait_stalled()
             assert listing.poll() is None
@@ -321,6 +313,51 @@ def test_the_end_does_not_wait_for_a_listing(
             listing.wait()
         faulty_server.release()
     assert not mounted_at(mounted.mountpoint)
+
+
+def test_listings_that_wait_hold_nobody_up(
+    unlistable: BuiltImage, faulty_server: FaultyServer, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """However few reads may be on their way, what is no read is answered beside many that wait."""
+    require_root()
+    allowed = ["failed", "being stopped"]
+    options = (*options, "--max-background", "1")
+    with Mounted(unlistable.jigdo, tmp_path / "mnt", options, allow_log=allowed) as mounted:
+        device = mounted.mountpoint.stat().st_dev
+        waiting = listings(mounted.mountpoint, 20)
+        try:
+            faulty_server.wait_stalled()
+            wait_until(lambda: of_connection(device, "waiting") >= len(waiting), "all listings wait")
+            assert run(None, "df", mounted.mountpoint).returncode == 0
+            assert all(listing.poll() is None for listing in waiting)
+            mounted.process.terminate()
+            assert mounted.process.wait(10) == 0
+        finally:
+            for listing in waiting:
+                listing.kill()
+                listing.communicate()
+        faulty_server.release()
+
+
+def listings(mountpoint: Path, count: int) -> list[subprocess.Popen[bytes]]:
+    """Start so many listings of what is inside the image."""
+    command = [tool("ls"), str(mountpoint / "kit")]
+    return [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(count)
+    ]
+
+
+@pytest.fixture
+def unlistable(iso: Path, faulty_server: FaultyServer, tmp_path: Path) -> BuiltImage:
+    """An image whose directories are in a part that does not come."""
+    data = iso.read_bytes()
+    pool = tmp_path / "pool" / "main"
+    pool.mkdir(parents=True)
+    (pool / "directories").write_bytes(data[16 * SECTOR : -200 * SECTOR])
+    built = _make_template(iso, tmp_path / "pool", "md5", {"Debian": faulty_server.url("/pool/")})
+    faulty_server.files = pool_files(built)
+    faulty_server.always("/pool/*", Stall())
+    return built
 
 
 @pytest.fixture

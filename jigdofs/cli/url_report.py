@@ -48,7 +48,7 @@ def ask_files(
 
     description = _read_jigdo(jigdo_name)
     with jigdo_file.opened(template_name) as file:
-        layout = Layout(read_template(file, template_name).entries())
+        layout = Layout.of(read_template(file, template_name).columns)
     locator = Locator(description, mirrors, os.getcwd())
 
     async def ask() -> UrlReport:

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 30.0
 _LAST_ANSWERS_S = 1.0
 _TURN_S = 0.01
+_LEAST_TASKS = 99  # as pyfuse3 has by itself: a low --max-background bounds reads, nothing else
 _QUIET_TURNS = 5
 
 
@@ -66,7 +67,7 @@ async def hold(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
                 nursery.start_soon(_become_ready, options, ready, complete)
-                await pyfuse3.main(max_tasks=4 * options.max_background)
+                await pyfuse3.main(max_tasks=max(_LEAST_TASKS, 4 * options.max_background))
                 _log.info("%s is unmounted", mountpoint)
                 stop()
                 nursery.cancel_scope.cancel()

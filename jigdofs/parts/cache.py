@@ -192,7 +192,7 @@ class Cache:
     def open_at_once(self, key: str, length: int) -> OpenFile | None:
         """Return a file that is certainly right if that asks neither index nor disk, else None.
 
-        For the event loop: it never blocks, and takes 8 us.
+        For the event loop: it never blocks, and takes some 20 us.
         """
         if not self._at_once:
             return None

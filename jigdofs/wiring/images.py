@@ -55,8 +55,8 @@ _log = logging.getLogger(__name__)
 _FLUSH_INTERVAL_S = 5.0
 _LEARNT_AT_ONCE = 256  # files, in 2 ms of a thread
 _FEW_EXTENTS = 1 << 14
-"""So many, a DVD's, are looked up in 50 ms while the mount is being made; of a Blu-ray's it would be held up
-by 100 ms, so they wait until it is shown."""
+"""Up to so many, a DVD's, are looked up while the mount is being made; a Blu-ray's would hold it up (0.38 s
+instead of 0.25), so they wait until it is shown."""
 SETTLE_S = 1.0  # so long after a reader's last part the background still stands back
 _NO_SOURCES = SourceOptions()
 _NO_BACKGROUND = BackgroundOptions()

@@ -130,9 +130,9 @@ def quiet(*directories: Path) -> None:
     os.sync()
 
 
-def read_seconds(path: Path, size: int) -> float:
-    """Read a file once, 1 MiB at a time, and return the seconds; end where it has not `size` bytes."""
-    buffer = bytearray(READ_BYTES)
+def read_seconds(path: Path, size: int, at_once: int = READ_BYTES) -> float:
+    """Read a file once, so many bytes at a time, and return the seconds; end if it has other than `size`."""
+    buffer = bytearray(at_once)
     fd = os.open(path, os.O_RDONLY)
     try:
         began = time.perf_counter()

@@ -9,13 +9,11 @@ read besides; the figures are not of it. Needs root, to set the read-ahead. Prin
 """
 
 import argparse
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.benchmarks.figures import Figure, ratio, report, summary
+from tests.benchmarks.mounting import read_seconds
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_demo, warm_pool
 from tests.benchmarks.running import run
 
@@ -71,25 +69,10 @@ def _measure(image: WarmImage, rounds: int) -> dict[str, list[float]]:
         for kib in _READ_AHEAD_KB.values():
             for program in (PEER, OURS) if turn % 2 else (OURS, PEER):
                 with image.mounted(program, kib) as path:
-                    rates.setdefault(f"{program}, {kib}", []).append(_rate(path, kib << 10, image.size))
+                    rates.setdefault(f"{program}, {kib}", []).append(
+                        image.size / read_seconds(path, image.size, kib << 10) / 1e6
+                    )
     return rates
-
-
-def _rate(path: Path, read_bytes: int, size: int) -> float:
-    """Read a file once, so many bytes at a time, and return MB/s."""
-    buffer = bytearray(read_bytes)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        began = time.perf_counter()
-        count = 0
-        while got := os.readv(fd, [buffer]):
-            count += got
-        seconds = time.perf_counter() - began
-    finally:
-        os.close(fd)
-    if count != size:
-        sys.exit(f"{path} has {count} bytes instead of {size}")
-    return count / seconds / 1e6
 
 
 if __name__ == "__main__":

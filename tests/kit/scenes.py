@@ -243,6 +243,19 @@ def fusectl() -> Iterator[Path]:
         subprocess.run([tool("umount"), "--lazy", str(directory)], check=True)
 
 
+def of_connection(device: int, name: str) -> int:
+    """Return what the kernel says of the connection of a mount, wherever fusectl is mounted or not."""
+    path = f"/sys/fs/fuse/connections/{os.minor(device)}/{name}"
+    command = [
+        tool("unshare"),
+        "--mount",
+        "sh",
+        "-c",
+        f"mount -t fusectl none {Path(path).parents[1]}; cat {path}",
+    ]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def loop_devices(below: Path) -> list[str]:
     """Return the loop devices whose files lie below a path."""
     found = []
