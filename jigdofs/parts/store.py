@@ -24,7 +24,7 @@ Local = Callable[[Part, Collection[str]], Awaitable[OpenFile | None]]
 def cache_key(part: Part) -> str:
     """Name a part in the cache, where all images share it: its algorithm's `short_name`, and its checksum.
 
-    Every read of a part asks, so the algorithm is told from the length: 0.3 us instead of 3.
+    Every read of a part asks, so the algorithm is told from the length: 0.1 us instead of 0.26.
     """
     digest = part.checksum.digest
     return ("md5-" if len(digest) == _MD5_BYTES else "sha256-") + digest.hex()
