@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import figures
 from tests.benchmarks.__main__ import NAMES, OTHERS
-from tests.benchmarks.figures import Figure, ratio, summary
+from tests.kit import figures
+from tests.kit.figures import Figure, ratio, summary
 from tests.kit.mounts import REPOSITORY
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jigdofs.iso9660.tree import ROOT, Tree
-from tests.benchmarks.figures import Figure, report
 from tests.benchmarks.mounting import (
     READ_BYTES,
     Published,
@@ -28,9 +27,10 @@ from tests.benchmarks.mounting import (
     publish,
     quiet,
 )
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, report
 from tests.kit.isos import make_iso, tree_of
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _CONTENTS = "files of mount --contents"
 _XORRISO = "xorriso -osirrox of the image"

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks.delay_proxy import delayed
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     LABEL,
     Published,
@@ -30,9 +29,10 @@ from tests.benchmarks.mounting import (
     quiet,
     read_seconds,
 )
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
 from tests.kit.mounts import PROGRAM, clean_environ
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _READ, _MOUNT_AND_READ = "read through the mount", "the same with mounting"
 _DOWNLOAD, _LITE = "jigdofs download", "jigdo-lite"

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.delay_proxy import delayed
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     Published,
     mirror,
@@ -35,9 +34,10 @@ from tests.benchmarks.mounting import (
     publish,
     quiet,
 )
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
 from tests.kit.mounts import clean_environ
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _SMALL_BYTES = 100_000
 _LARGE_BYTES = 100_000_000

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.benchmarks import figures
 from tests.benchmarks.caching_proxy import PROXIES, Upstream, installed, reserve_low_port
 from tests.benchmarks.pool import write_pool
-from tests.benchmarks.running import run
+from tests.kit import figures
 from tests.kit.mounts import Mounted
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _READ_BYTES = 1 << 20
 _SAMPLE_S = 0.05

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import (
     Published,
     mirror,
@@ -27,8 +26,9 @@ from tests.benchmarks.mounting import (
     quiet,
     read_seconds,
 )
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 OURS, RCLONE, HTTPDIRFS = "jigdofs", "rclone", "httpdirfs"
 # rclone and httpdirfs list a directory to see the file; httpdirfs ends where a 206 does not say this

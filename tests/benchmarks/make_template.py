@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.pool import write_pool
-from tests.benchmarks.running import run
+from tests.kit.running import run
 
 _PROGRAMS = {"jigdo-file": ["jigdo-file"], "jigdofs": [sys.executable, "-m", "jigdofs"]}
 

@@ -25,12 +25,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import LABEL, Published, mounted, publish_pool
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_pool
-from tests.benchmarks.running import run
 from tests.kit.faults import Stall
 from tests.kit.faulty_server import FaultyServer
+from tests.kit.figures import Figure, ratio, report, summary
+from tests.kit.running import run
 
 _NUMBER = 11
 _READ_AHEAD_KB = 128

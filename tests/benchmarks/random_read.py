@@ -19,9 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_pool
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
+from tests.kit.running import run
 
 _GOAL = "<= 1.5"
 _NUMBER = 3

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tests.benchmarks.delay_proxy import delayed
 from tests.benchmarks.pool import write_pool
-from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _PROGRAM = [sys.executable, "-m", "jigdofs"]
 

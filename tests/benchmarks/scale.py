@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import READ_BYTES, mounted
-from tests.benchmarks.running import run
 from tests.benchmarks.sparse_image import SparseImage
+from tests.kit.figures import Figure, ratio, report, summary
+from tests.kit.running import run
 
 _FEW, _MANY, _MOST = 2_000, 60_000, 200_000
 _MEAN_BYTES = 416_000

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.pool import write_pool
-from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 from tests.kit.serving import serving
 
 

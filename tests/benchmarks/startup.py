@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jigdofs.demo import build
-from tests.benchmarks.figures import Figure, ratio, report, summary
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
 from tests.kit.mounts import PROGRAM, REPOSITORY, clean_environ, detach_everything
+from tests.kit.running import run
 
 _NUMBER = 12
 _GOAL = "<= 4"

@@ -12,10 +12,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.figures import Figure, ratio, report, summary
 from tests.benchmarks.mounting import read_seconds
 from tests.benchmarks.passthrough import OURS, PEER, WarmImage, warm_demo, warm_pool
-from tests.benchmarks.running import run
+from tests.kit.figures import Figure, ratio, report, summary
+from tests.kit.running import run
 
 _READ_AHEAD_KB = {1: 128, 2: 1024}  # number of the goal -> KiB
 _GOAL = ">= 0.9"

@@ -22,8 +22,8 @@ from typing import Any
 
 from tests.benchmarks.delay_proxy import delayed
 from tests.benchmarks.pool import write_pool
-from tests.benchmarks.running import run
 from tests.kit.nginx import Nginx
+from tests.kit.running import run
 
 _PROGRAM = f"{sys.executable} -m jigdofs"
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, held against what it should find, as JSON for `python -m tests.benchmarks`."""
+"""What a benchmark or campaign found, held against what it should find, as JSON on stdout."""
 
 import json
 import operator

@@ -1,4 +1,4 @@
-"""How a benchmark runs as a program: it ends in one line, whatever is missing, and leaves nothing behind."""
+"""How a benchmark or campaign runs as a program: it ends in one line, whatever is missing."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ _PACKAGES = {
     "wget": "wget",
     "xorriso": "xorriso",
 }
-"""Programs that benchmarks start, and the Debian packages they come from."""
+"""Programs that these start, and the Debian packages they come from."""
 
 
 def need(*programs: str) -> None:
@@ -28,7 +28,7 @@ def need(*programs: str) -> None:
 
 
 def run(main: Callable[[], object], *programs: str) -> None:
-    """Run a benchmark that needs these programs.
+    """Run a program that needs these others.
 
     Ctrl-C ends it with 130, SIGTERM with 143, both after what it started was ended and unmounted.
     """
