@@ -28,6 +28,7 @@ VERBS = {
     "mount": "show the image of a .jigdo as a file, at once",
     "umount": "end a mount",
     "loop": "attach an image to a loop device as it should be, and mount what is inside",
+    "status": "tell what a running mount holds, fetches and waits for",
     "prefetch": "have parts in the cache of a running mount before they are read",
     "serve": "serve images and the files in them over HTTP, without FUSE",
     "download": "build whole images, without questions, from what is here and from mirrors",

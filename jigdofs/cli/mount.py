@@ -188,6 +188,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
     async def serve() -> None:
         from jigdofs.control.prefetching import prefetching
         from jigdofs.control.server import ControlSocket
+        from jigdofs.control.status import telling
         from jigdofs.fuse import kernel
         from jigdofs.fuse.mountpoint import prepare
         from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
@@ -231,7 +232,11 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
                     images.tend()
                     images.start_soon(fill_from_the_start, images, first)
-                    images.start_soon(control.serve, {"prefetch": prefetching(images)})
+                    handlers = {
+                        "prefetch": prefetching(images),
+                        "status": telling(images.images, images.flights, images.mirrors),
+                    }
+                    images.start_soon(control.serve, handlers)
 
                 await hold(
                     namespace,

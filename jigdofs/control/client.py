@@ -17,19 +17,23 @@ _CONNECT_S = 5.0
 _SILENCE_S = 60.0  # it tells something several times a second
 
 
-def ask(mountpoint: str, owner: int, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def ask(
+    mountpoint: str, owner: int, request: Mapping[str, Any], silence_s: float = _SILENCE_S
+) -> Iterator[dict[str, Any]]:
     """Yield what the daemon of a mount tells, up to its end.
 
     Args:
         mountpoint: absolute, without links.
         owner: the user who mounted it: nobody else is believed.
         request: with `do` in it.
+        silence_s: a daemon that says nothing for so long is given up.
 
     Raises:
         MountError: there is no daemon that answers, or it ends meanwhile.
         Refused: it cannot do that.
     """
     with _connected(mountpoint, owner) as stream:
+        stream.settimeout(silence_s)
         try:
             stream.sendall(json.dumps(request).encode() + b"\n")
             with stream.makefile("rb") as lines:
@@ -72,4 +76,3 @@ def _connect(stream: socket.socket, path: Path, owner: int) -> None:
     credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     if struct.unpack("3i", credentials)[1] != owner:
         raise MountError(f"{path}: somebody else than its owner listens there")
-    stream.settimeout(_SILENCE_S)

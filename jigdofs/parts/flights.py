@@ -45,6 +45,11 @@ class Flight:
         self._error = error
         self._done.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for it."""
+        return self._waiters
+
     async def wait(self) -> OpenFile:
         """Return the file, pinned, or raise what went wrong."""
         self._waiters += 1
@@ -81,6 +86,11 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for something that is on its way."""
+        return sum(flight.waiting for flight in self._flights.values())
 
     def stop(self) -> None:
         """Fail everything that is on its way, and all that is asked for later, at once."""

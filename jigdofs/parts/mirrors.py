@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from jigdofs.errors import MirrorTrouble
@@ -64,6 +64,12 @@ class Mirrors:
         """Return the records of those mirrors that gave anything, their credentials left out."""
         given = {mirror: health for mirror, health in self._health.items() if health.files}
         return {without_credentials(mirror): health for mirror, health in given.items()}
+
+    def known(self) -> Iterator[tuple[str, Health, float]]:
+        """Yield each mirror that was asked, its record and for how many seconds it is still avoided."""
+        now = self._clock()
+        for mirror, health in self._health.items():
+            yield mirror, health, max(0.0, health.avoided_until - now)
 
     def slots(self, host: str) -> Slots:
         """Return the slots of a host."""

@@ -90,6 +90,11 @@ class Image:
         return self.presence.bytes
 
     @property
+    def length(self) -> int:
+        """Bytes of it."""
+        return self.layout.length
+
+    @property
     def layout(self) -> Layout:
         """Where its bytes come from."""
         return self.reader.layout
@@ -103,19 +108,21 @@ class Images:
         images: in the order they were named.
         prefetcher: fetches parts before they are read.
         brake: holds it back.
+        flights: what is on its way.
+        mirrors: what is known of each.
         start_soon: runs a task until the end.
         upkeep: tasks that look at what is here, and write down what becomes known; not begun yet.
         complete: set once every part of all images is here.
-        stop_flights: what `stop` does to transfers.
     """
 
     images: tuple[Image, ...]
     prefetcher: Prefetcher
     brake: Brake
+    flights: Flights
+    mirrors: Mirrors
     start_soon: Callable[..., None]
     upkeep: tuple[Callable[[], Awaitable[None]], ...]
     complete: trio.Event
-    stop_flights: Callable[[], None]
 
     def tend(self) -> None:
         """Begin what upkeep was not begun yet; called once all is shown."""
@@ -124,7 +131,7 @@ class Images:
 
     def stop(self) -> None:
         """Fail every read that waits, now and later; called before the end."""
-        self.stop_flights()
+        self.flights.stop()
         for image in self.images:
             image.contents.stop()
 
@@ -248,10 +255,11 @@ async def open_images(
             tuple(named.values()),
             Prefetcher(flights, house.cache, width),
             brake,
+            flights,
+            mirrors,
             nursery.start_soon,
             tuple(upkeep),
             complete,
-            flights.stop,
         )
 
 

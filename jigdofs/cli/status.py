@@ -1,0 +1,90 @@
+"""`jigdofs status`: what a running mount holds, fetches and waits for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jigdofs.cli.json_text import json_text
+from jigdofs.cli.parser import Parser
+from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, MountError
+from jigdofs.fuse.mountpoint import mount_at, mounts
+from jigdofs.sources.own_mounts import FSTYPE, MountLine
+
+_ANSWER_S = 5.0  # it answers from memory; one that does not is stopped or hangs
+_EPILOG = """\
+The daemon is asked at a socket outside of the mount, and answers from memory: also while every mirror and
+every reader hangs. Without a mount point, all mounts of jigdofs are asked.
+
+With --json, one array with an object for each mount; sizes are in bytes, times in seconds. `failures` are
+those since a mirror last gave a part; `wrong` counts answers with wrong content since the mount began.
+
+exit codes: 0 all answered, 1 one did not, 4 nothing of jigdofs is mounted there.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument("mountpoints", nargs="*", metavar="MNT", help="mount points (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask each daemon, and print what it tells."""
+    reports = [_asked(mount) for mount in _chosen(arguments.mountpoints)]
+    if arguments.json:
+        print(json_text(reports))
+    else:
+        print("\n\n".join(map(_text, reports)) or "nothing is mounted")
+    return EXIT_UNAVAILABLE if any("error" in report for report in reports) else EXIT_OK
+
+
+def _chosen(paths: list[str]) -> list[MountLine]:
+    if not paths:
+        return list({mount.mountpoint: mount for mount in mounts() if mount.fstype == FSTYPE}.values())
+    chosen = []
+    for path in paths:
+        mount = mount_at(path)
+        if mount is None or mount.fstype != FSTYPE:
+            raise MountError(f"{path}: is no mount point of jigdofs")
+        chosen.append(mount)
+    return chosen
+
+
+def _asked(mount: MountLine) -> dict[str, Any]:
+    """Return what the daemon of a mount tells, or why it does not."""
+    from jigdofs.control import client
+
+    report: dict[str, Any] = {"mountpoint": mount.mountpoint, "source": mount.source}
+    try:
+        for event in client.ask(mount.mountpoint, mount.owner or 0, {"do": "status"}, _ANSWER_S):
+            report.update(event)
+    except JigdofsError as error:
+        report["error"] = str(error).removeprefix(f"{mount.mountpoint}: ")
+    report.pop("event", None)
+    return report
+
+
+def _text(report: dict[str, Any]) -> str:
+    """Write a report for people."""
+    lines = [f"{report['mountpoint']}  {report['source']}"]
+    if "error" in report:
+        return "\n".join([*lines, f"  {report['error']}"])
+    for image in report["images"]:
+        share = 100 * image["present_bytes"] / image["size"] if image["size"] else 100
+        lines.append(f"  image   {image['name']}: {share:.1f} % of {image['size']:,} bytes are here")
+    lines.append(
+        f"  now     {report['parts_in_flight']} parts on their way, {report['readers_waiting']} readers wait"
+    )
+    for mirror in report["mirrors"]:
+        line = f"  mirror  {mirror['mirror']}: {mirror['parts']} parts, {mirror['bytes']:,} bytes"
+        if mirror["failures"]:
+            line += f"; failed {mirror['failures']} times in a row"
+        if mirror["wrong"]:
+            line += f"; wrong content {mirror['wrong']} times"
+        if mirror["avoided_s"]:
+            line += f"; avoided for {mirror['avoided_s']:.0f} s"
+        lines.append(line)
+    lines.append(f"  daemon  process {report['pid']}, for {report['uptime_s']:.0f} s")
+    return "\n".join(lines)
