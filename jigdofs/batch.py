@@ -355,9 +355,18 @@ class _Found(enum.Enum):
 
 
 def _place(order: Order, name: str) -> str:
-    """Return where an image is to be; the file that a link leads to is replaced, not the link."""
+    """Return where an image is to be; the file that a link leads to is replaced, not the link.
+
+    Raises:
+        InputError: the link is another user's, who could have us write anywhere.
+    """
     path = os.path.normpath(order.file or os.path.join(order.directory, name))
-    return os.path.realpath(path) if os.path.islink(path) else path
+    if not os.path.islink(path):
+        return path
+    owner = os.lstat(path).st_uid
+    if owner not in (0, os.geteuid()):
+        raise InputError(f"{path}: is a link of another user (uid {owner}), so it is not followed")
+    return os.path.realpath(path)
 
 
 def _inputs(orders: Sequence[Order]) -> set[str]:

@@ -192,17 +192,17 @@ class Download:
             raise PartUnavailable(str(wanted.part), ())
 
     def _incomplete(self, missing: list[Missing]) -> Incomplete:
-        left = self._builder.missing()
+        left = self._builder.count_lacking(missing)
         reason = self._first_failure
         if self._failures_in_a_row >= HOPELESS_FAILURES:
             reason = (
                 f"after {self._failed} failures the rest was not asked for; the last: {self._last_failure}"
             )
         return Incomplete(
-            f"{self._builder.path}: {len(left)} of {len(missing)} parts that had to be fetched are missing"
+            f"{self._builder.path}: {left} of {len(missing)} parts that had to be fetched are missing"
             f" ({reason}); {self._builder.unfinished.path} keeps the others: run the same command again"
             " later, or name another --mirror or --scan",
-            len(left),
+            left,
         )
 
 

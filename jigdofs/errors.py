@@ -34,6 +34,7 @@ Exit codes: 0 done, 1 something could not be had, 2 a checksum differs, 3 wrong 
 from __future__ import annotations
 
 import errno
+import re
 
 EXIT_OK = 0
 EXIT_UNAVAILABLE = 1
@@ -41,6 +42,9 @@ EXIT_MISMATCH = 2
 EXIT_INPUT = 3
 EXIT_MOUNT = 4
 EXIT_INTERRUPTED = 130
+
+_CREDENTIALS = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+"""User name and password of a URL: a message names the .jigdo as it was typed, and ends up in logs."""
 
 
 def printable(text: str) -> str:
@@ -67,7 +71,7 @@ class JigdofsError(Exception):
     errno = errno.EIO
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(_CREDENTIALS.sub(r"\1", super().__str__()))
 
 
 class UsageError(JigdofsError):
@@ -167,21 +171,41 @@ class WrongContent(FetchError):
 
 
 class PartUnavailable(JigdofsError):
-    """Say that no location gave the part.
+    """Say that no location gave the part; the line has the last reason of each, equal ones once.
 
     Args:
         name: the part, as a person would name it.
         attempts: every failed attempt, in order.
     """
 
+    _MAX_REASONS = 4
+    _MAX_HOSTS = 3
+
     def __init__(self, name: str, attempts: tuple[FetchError, ...]) -> None:
         self.name = name
         self.attempts = attempts
-        tried = (
-            "; ".join(dict.fromkeys(str(attempt) for attempt in attempts[-8:]))
-            or "no usable location is known for it; name a --mirror for its label"
-        )
+        tried = self._tried() or "no usable location is known for it; name a --mirror for its label"
         super().__init__(f"part {name} cannot be had: {tried}")
+
+    def _tried(self) -> str:
+        reasons: dict[str, list[str]] = {}
+        for url, reason in {attempt.url: attempt.reason for attempt in self.attempts}.items():
+            reasons.setdefault(reason, []).append(url)
+        said = [
+            f"{self._places(urls)}: {reason}" for reason, urls in list(reasons.items())[: self._MAX_REASONS]
+        ]
+        if len(reasons) > self._MAX_REASONS:
+            said.append(f"and {len(reasons) - self._MAX_REASONS} more")
+        return "; ".join(said)
+
+    def _places(self, urls: list[str]) -> str:
+        """Name the first location as it is, of the others only who has them."""
+        first, *others = urls
+        hosts = list(dict.fromkeys(url.split("/")[2] if "://" in url else url for url in others))
+        named = ", ".join(hosts[: self._MAX_HOSTS])
+        if len(hosts) > self._MAX_HOSTS:
+            named += f" and {len(hosts) - self._MAX_HOSTS} more"
+        return f"{first} (and {named})" if named else first
 
 
 class Incomplete(JigdofsError):

@@ -21,8 +21,10 @@ import trio
 from jigdofs.documents import Documents
 from jigdofs.errors import FormatError, InputError, UsageError, printable
 from jigdofs.fetch import url as urls
-from jigdofs.format import jigdo
-from jigdofs.format.template import Chunk, ImageInfo, Template, read_template
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
+from jigdofs.format.label_growth import check_labels
+from jigdofs.format.template import Chunk, ImageInfo, Template
+from jigdofs.format.template_reader import read_template
 from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import TemplateFile
 from jigdofs.names import leaf_name, unique_name
@@ -90,7 +92,7 @@ class _Seen:
     """Count what includes add up to."""
 
     includes: int = 0
-    budget: jigdo.Budget = dataclasses.field(default_factory=jigdo.Budget)
+    budget: jigdo_limits.Budget = dataclasses.field(default_factory=jigdo_limits.Budget)
 
 
 class Loader:
@@ -129,8 +131,9 @@ class Loader:
         source = normalise(source)
         pieces, mtime_s = await self._pieces(source, (), _Seen())
         description = jigdo.merge(pieces)
-        if len(description.images) > jigdo.MAX_IMAGES:
-            raise FormatError(f"more than {jigdo.MAX_IMAGES} images", source=source)
+        await trio.to_thread.run_sync(check_labels, description.servers)
+        if len(description.images) > jigdo_limits.MAX_IMAGES:
+            raise FormatError(f"more than {jigdo_limits.MAX_IMAGES} images", source=source)
         if not description.images:
             raise InputError(f"{source}: has no [Image] section, so it says nothing about an image")
         return Selection(source, description, tuple(_select(description, image)), mtime_s)
@@ -139,9 +142,9 @@ class Loader:
         self, source: str, within: tuple[str, ...], seen: _Seen
     ) -> tuple[list[jigdo.JigdoFile], float]:
         """Return the pieces of a .jigdo, includes in their places, and its date."""
-        document = await self._documents.read(source, jigdo.MAX_BYTES)
+        document = await self._documents.read(source, jigdo_limits.MAX_BYTES)
         pieces: list[jigdo.JigdoFile] = []
-        for piece in await trio.to_thread.run_sync(jigdo.parse, document.data, source, seen.budget):
+        for piece in await trio.to_thread.run_sync(jigdo_reader.parse, document.data, source, seen.budget):
             if isinstance(piece, jigdo.JigdoFile):
                 pieces.append(piece)
                 continue
@@ -161,7 +164,8 @@ class Loader:
         source = selection.source
         checksums = section.template_checksums
         if not checksums:
-            _log.warning("%s: gives no checksum for its template, which can thus not be verified", source)
+            shown = urls.without_credentials(source)
+            _log.warning("%s: gives no checksum for its template, which can thus not be verified", shown)
         template_file = await self._templates.open(
             TemplateSource(_template_candidates(section), checksums, f"{section.base}:{section.line}")
         )
@@ -209,8 +213,12 @@ def normalise(source: str) -> str:
 
 
 def image_name(selection: Selection, section: jigdo.ImageSection) -> str:
-    """Return the leaf name of an image; not yet told apart from others of that name."""
-    return leaf_name(section.filename) or leaf_name(Path(selection.source).stem) or "image"
+    """Return the leaf name of an image; not yet told apart from others of that name.
+
+    No dot is left in front: whoever downloads into his home is not to have a `.bashrc` from a .jigdo.
+    """
+    names = (leaf_name(section.filename), leaf_name(Path(selection.source).stem))
+    return next(filter(None, (name.lstrip(". ") for name in names)), "image")
 
 
 def unique_names(images: list[LoadedImage], taken: Iterable[str] = ()) -> dict[str, LoadedImage]:

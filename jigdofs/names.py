@@ -7,11 +7,14 @@ from collections.abc import Container, Sequence
 
 _MAX_NAME_BYTES = 255 - len(".tmp")  # an image that is being built is called `NAME.tmp`
 _MAX_TAIL_BYTES = 32  # of an extension
+_BEGIN_CHARS, _END_CHARS = 960, 64  # more of a name is not looked at: dropping characters may take its square
 
 
 def leaf_name(name: str) -> str:
     """Return the last component of a name, shortened to what a filesystem takes; "" if none is left."""
     leaf = name.rsplit("/", 1)[-1]
+    if len(leaf) > _BEGIN_CHARS + _END_CHARS:
+        leaf = leaf[:_BEGIN_CHARS] + leaf[-_END_CHARS:]
     # dropping a character may bring bytes together that spell another one
     while (visible := _visible(leaf)) != leaf:
         leaf = visible

@@ -33,7 +33,7 @@ class PlainImage:
         self.name = os.path.basename(path)
         self.layout = Layout([UnmatchedData(status.st_size)])
         self.mtime_ns = status.st_mtime_ns
-        fingerprint = Fingerprint.of_foreign(status)
+        fingerprint = Fingerprint.of_status(status)
         self.identity = "-".join(f"{number:x}" for number in (*fingerprint, status.st_dev))
         self._file = OpenFile(fd, fingerprint, foreign=True)
 

@@ -22,7 +22,7 @@ from jigdofs.errors import InputError
 from jigdofs.fetch.fetcher import SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.fetch.http import HttpFetcher
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.part import Part
 from jigdofs.parts.locations import Location, Locator
@@ -79,7 +79,7 @@ def described(
     lines += [
         f"{part_of(data).checksum.base64}={target}" for data, all_ in targets.items() for target in all_
     ]
-    pieces = jigdo.parse("\n".join(lines).encode("utf-8", "surrogateescape"), source)
+    pieces = jigdo_reader.parse("\n".join(lines).encode("utf-8", "surrogateescape"), source)
     return jigdo.merge(piece for piece in pieces if isinstance(piece, jigdo.JigdoFile))
 
 

@@ -18,7 +18,8 @@ from jigdofs.create.make import Matches, Settings, find_matches
 from jigdofs.errors import SourceChanged
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.rsync64 import Rsync64
-from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData, read_template
+from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData
+from jigdofs.format.template_reader import read_template
 from tests.kit.requirements import tool
 from tests.test_create_search import noise, scenes, units
 

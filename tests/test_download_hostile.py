@@ -102,6 +102,23 @@ def test_an_update_replaces_unfinished_images_only(
     assert (program.home / "x.iso").read_bytes() == built.image.read_bytes()
 
 
+@pytest.mark.parametrize("leads_to", ["other", "new"])
+def test_a_link_of_somebody_else(built: BuiltImage, program: Program, leads_to: str) -> None:
+    """A link that another user put where the image is to be is not followed, not even with --force."""
+    require_root()
+    other = program.home / "other"
+    other.write_bytes(b"precious")
+    target = program.home / "shared"
+    target.mkdir()
+    link = target / "x.iso"
+    link.symlink_to(program.home / leads_to)
+    os.lchown(link, 65534, 65534)
+    for options in ([], ["--force"]):
+        assert "another user" in program.fails("download", built.jigdo, "-o", link, *options, code=3)
+    assert other.read_bytes() == b"precious"
+    assert {path.name for path in program.home.iterdir()} <= {"cache", "other", "shared"}
+
+
 @pytest.mark.parametrize("name", ["kit.jigdo", "kit.template"])
 def test_an_image_called_as_its_own_source(built: BuiltImage, program: Program, name: str) -> None:
     """No image takes the name of the .jigdo or template it is made from."""

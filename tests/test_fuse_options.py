@@ -67,3 +67,10 @@ def test_any_value_can_be_written(value: str) -> None:
     """With backslashes before commas and backslashes, every value comes through."""
     escaped = value.replace("\\", "\\\\").replace(",", "\\,")
     assert translate([f"ro,image={escaped},uid=1"]).arguments == (f"--image={value}", "--uid=1")
+
+
+def test_what_is_no_option_is_not_told_at_length() -> None:
+    """A line stays one that can be read."""
+    with pytest.raises(UsageError, match="-o yyyy") as caught:
+        translate(["y" * 100_000])
+    assert len(str(caught.value)) < 120

@@ -16,7 +16,7 @@ from jigdofs.config import FetchOptions
 from jigdofs.demo import build
 from jigdofs.errors import FormatError, MirrorTrouble
 from jigdofs.fetch.fetcher import Answer
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.part import Part
 from jigdofs.format.template import MatchedFile
@@ -46,26 +46,26 @@ def test_labels_that_grow_and_multiply(tmp_path: Path) -> None:
     lines = [f"A{i}=A{i + 1}:{'x' * 900}" for i in range(200) for _ in range(64)]
     key = Checksum.of(Algorithm.MD5, b"").base64
     text = "\n".join(["[Parts]", f"{key}=A0:f", "[Servers]", *lines])
-    (piece,) = jigdo.parse(text.encode(), "http://h/x.jigdo")
+    (piece,) = jigdo_reader.parse(text.encode(), "http://h/x.jigdo")
     assert isinstance(piece, jigdo.JigdoFile)
     assert Locator(piece, {}, None).locations(Checksum.parse(key)) == []
 
 
 def test_includes_share_one_budget() -> None:
     """What files include counts together: many that are just small enough are too much."""
-    budget = jigdo.Budget()
-    text = b"#" * (jigdo.MAX_LINE_LENGTH - 1) + b"\n"
-    text *= jigdo.MAX_BYTES // len(text) // 2
+    budget = jigdo_limits.Budget()
+    line = b"A" * 22 + b"=" + b"x" * 4000 + b"\n"
+    text = b"[Parts]\n" + line * ((jigdo_limits.MAX_BYTES // 2 - 8) // len(line))
     for _ in range(2):
-        jigdo.parse(text, "x", budget)
+        jigdo_reader.parse(text, "x", budget)
     with pytest.raises(FormatError, match="larger than"):
-        jigdo.parse(text, "x", budget)
+        jigdo_reader.parse(text, "x", budget)
 
 
 def test_images_beyond_number() -> None:
     """Nobody publishes a thousand images in one .jigdo; each would cost a template."""
     with pytest.raises(FormatError, match="images"):
-        jigdo.parse(b"[Image]\n" * (jigdo.MAX_IMAGES + 1), "x")
+        jigdo_reader.parse(b"[Image]\n" * (jigdo_limits.MAX_IMAGES + 1), "x")
 
 
 class CountingParts:

@@ -14,9 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jigdofs.errors import FormatError
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
-from jigdofs.format.jigdo import MAX_BYTES, MAX_PART_LINES, Include, JigdoFile, Mapping, gunzip, merge, parse
+from jigdofs.format.jigdo import Include, JigdoFile, Mapping, merge
+from jigdofs.format.jigdo_limits import (
+    MAX_BYTES,
+    MAX_GZIP_MEMBERS,
+    MAX_OTHER_BYTES,
+    MAX_OTHER_LINES,
+    MAX_PART_LINES,
+)
+from jigdofs.format.jigdo_reader import gunzip, parse
 from tests.kit.images import BuiltImage
 
 SOURCE = "http://host/dir/x.jigdo"
@@ -319,6 +327,9 @@ def test_includes_split_the_file() -> None:
         (f"[Parts]\n{A.base64}=\n", 2, "without a location"),
         (f"[Parts]\n{A.base64} =  # x\n", 2, "without a location"),
         (f"[Parts]\r\n{A.base64}=''\r\n", 2, "without a location"),
+        (f"[Parts]\n{A.base64}='\n", 2, "without a location"),
+        (f'[Parts]\n{A.base64}="" --try-last\n', 2, "without a location"),
+        (f"[Parts]\n{A.base64}=''#x\n", 2, "without a location"),
         (f"[Parts]\n{A.base64}==x\n{A.base64}x=L:x\n", 3, "checksum"),
         ("[Parts]\n=x\n", 2, "checksum"),
         (f"[Parts]\n{A.hex}=L:x\n", 2, "checksum"),
@@ -403,7 +414,7 @@ def _read_in_little_memory(tmp_path: Path, data: bytes) -> str:
     (tmp_path / "bomb").write_bytes(data)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
-        "from jigdofs.format.jigdo import parse; from jigdofs.errors import FormatError\n"
+        "from jigdofs.format.jigdo_reader import parse; from jigdofs.errors import FormatError\n"
         "try: parse(open(sys.argv[1], 'rb').read(), 'bomb'); print('read')\n"
         "except FormatError: print('refused')\n"
     )
@@ -464,6 +475,36 @@ def _cpu_s(data: bytes, work: Callable[[bytes], object]) -> float:
     return time.process_time() - before
 
 
+@pytest.mark.parametrize("line", [b"\n", b"#\n", b"\r\n", b"[Parts]\n\n", b"%b =A:x\n" % (b"A" * 22)])
+def test_many_lines_that_say_nothing(line: bytes) -> None:
+    """A line that is looked at by itself counts, blank or not: 60 KB of gzip hold 33 million."""
+    text = b"[Parts]\n" + line * (MAX_OTHER_LINES + 1)
+    with pytest.raises(FormatError, match="lines beside plain ones"):
+        parse(text, SOURCE)
+
+
+def test_long_lines_that_say_little() -> None:
+    """Words are taken apart at 25 MB a second, so there is a bound on their bytes, too."""
+    line = b"A=" + b"'' " * 20_000 + b"\n"
+    with pytest.raises(FormatError, match="MiB beside plain lines"):
+        parse(b"[Servers]\n" + line * (MAX_OTHER_BYTES // len(line) + 1), SOURCE)
+
+
+def test_quoted_locations_are_plain_lines() -> None:
+    """Names with blanks in them, as many as a .jigdo may have parts, take no time."""
+    line = b"AAAAAAAAAAAAAAAAAAAAAA='A:x y'\n"
+    (piece,) = parse(b"[Parts]\n" + line * (MAX_OTHER_LINES + 1), SOURCE)
+    assert isinstance(piece, JigdoFile)
+    assert piece.mappings(Checksum(bytes(16)))[0].target == "A:x y"
+
+
+def test_too_many_members() -> None:
+    """Pieces of gzip data that hold nothing come to an end."""
+    member = gzip.compress(b"", mtime=0)
+    with pytest.raises(FormatError, match="pieces of gzip data"):
+        gunzip(member * (MAX_GZIP_MEMBERS + 1), SOURCE)
+
+
 def test_one_key_many_times() -> None:
     """Many lines of one key take little more time than as many keys: reading is linear."""
     keys = [Checksum.of(Algorithm.MD5, b"%d" % number).base64.encode() for number in range(40_000)]
@@ -496,4 +537,4 @@ def test_real_files(fixture: str, request: pytest.FixtureRequest) -> None:
         checksum: targets(description, Checksum(bytes.fromhex(checksum))) for checksum in built.parts
     } == {checksum: [f"Debian:{path}"] for checksum, path in built.parts.items()}
     assert [mapping.target for mapping in description.servers["Debian"]] == [f"file:{built.pool}/"]
-    assert int(description.version.partition(".")[0]) <= jigdo.NEWEST_MAJOR_VERSION
+    assert int(description.version.partition(".")[0]) <= jigdo_reader.NEWEST_MAJOR_VERSION

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jigdofs.errors import FormatError
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.format.jigdo_limits import MAX_OTHER_LINES
 from jigdofs.format.jigdo_merge import labels_in, merge_jigdo
 from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.template import ImageInfo, MatchedFile
@@ -72,7 +73,7 @@ def _merge(into: str | bytes, new: Description = NEW) -> str:
 
 
 def _read(text: str) -> jigdo.JigdoFile:
-    (read,) = jigdo.parse(text.encode("utf-8", "surrogateescape"), "m")
+    (read,) = jigdo_reader.parse(text.encode("utf-8", "surrogateescape"), "m")
     assert isinstance(read, jigdo.JigdoFile)
     return read
 
@@ -417,3 +418,10 @@ def test_jigdo_file_reads_the_result(tmp_path: Path) -> None:
         assert done.stderr == ""
         found += done.stdout.split("\n")
     assert sorted(filter(None, found)) == ["http://o/a a", "http://o/d", "tree/s's", "tree/t"]
+
+
+@pytest.mark.parametrize("line", [b"\n", b"[Servers]\n", b"[Parts]\n\n"])
+def test_files_of_too_many_lines(line: bytes) -> None:
+    """What reading a .jigdo refuses is refused here too, before it takes seconds."""
+    with pytest.raises(FormatError, match="lines beside plain ones"):
+        _merge(line * (MAX_OTHER_LINES + 1))

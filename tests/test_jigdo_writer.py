@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from jigdofs.errors import InputError
 from jigdofs.format.checksum import Algorithm, Checksum
-from jigdofs.format.jigdo import JigdoFile, parse
+from jigdofs.format.jigdo import JigdoFile
+from jigdofs.format.jigdo_reader import parse
 from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.template import ImageInfo, MatchedFile
 from jigdofs.format.template_writer import header, pack_desc

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jigdofs.create.labels import Labels
 from jigdofs.errors import InputError, UsageError
-from jigdofs.format import jigdo, words
+from jigdofs.format import jigdo, jigdo_reader, words
 from tests.kit.requirements import tool
 
 URL = "http://h/CentOS/"
@@ -287,7 +287,7 @@ def test_like_jigdo_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     labels = Labels((("My", "tree/"),), (("My", "'http://h/' --try-last"),), paths)
     theirs = (tmp_path / "x").read_bytes()
-    (read,) = jigdo.parse(theirs, "x")
+    (read,) = jigdo_reader.parse(theirs, "x")
     assert isinstance(read, jigdo.JigdoFile)
     locations = {mapping.target for lines in read.parts for key in lines for mapping in lines.mappings(key)}
     assert {labels.location(path) for path in paths} == locations

@@ -14,12 +14,15 @@ from jigdofs.errors import FormatError, InputError, UsageError
 from jigdofs.fetch.fetcher import SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.fetch.http import HttpFetcher
+from jigdofs.format import jigdo, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.load import (
     MAX_INCLUDE_DEPTH,
     MAX_INCLUDES,
     LoadedImage,
     Loader,
+    Selection,
+    image_name,
     normalise,
     unique_names,
 )
@@ -405,3 +408,15 @@ async def test_hostile_template_name(template: bytes, tmp_path: Path, url: str) 
     (tmp_path / "main.jigdo").write_bytes(os.fsencode(image(template, url)))
     with pytest.raises(InputError):
         await loaded(tmp_path / "main.jigdo")
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [(".bashrc", "bashrc"), ("dir/. .x", "x"), ("...", "of-the-jigdo"), (".", "of-the-jigdo")],
+)
+def test_images_are_not_hidden(filename: str, name: str) -> None:
+    """No image is called as a file that a shell or a program reads at its start."""
+    (piece,) = jigdo_reader.parse(f"[Image]\nFilename={filename}\n".encode(), "of-the-jigdo.jigdo")
+    assert isinstance(piece, jigdo.JigdoFile)
+    selection = Selection(".of-the-jigdo.jigdo", piece, piece.images, 0)
+    assert image_name(selection, piece.images[0]) == name

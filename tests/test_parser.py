@@ -99,9 +99,20 @@ def test_a_size_beyond_all_numbers(text: str) -> None:
     assert not _accepts(parser.size, text) or parser.size(text) > 10**399
 
 
+@pytest.mark.parametrize(
+    "read", [parser.positive, parser.up_to_65535, parser.user, parser.group, parser.size]
+)
+@pytest.mark.parametrize("digits", [26, 400, 5000])
+def test_a_number_of_many_digits(read: Callable[[str], object], digits: int) -> None:
+    """More digits than `int` takes are refused in words, not with all of them."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        read("9" * digits)
+    assert len(str(caught.value)) < 120
+
+
 def test_numbers() -> None:
     """Counts and umasks are read."""
-    assert [parser.positive(text) for text in ("1", "007", "64")] == [1, 7, 64]
+    assert [parser.positive(text) for text in ("1", "007", "64", "999999999")] == [1, 7, 64, 999_999_999]
     assert [parser.octal(text) for text in ("0", "022", "22", "0777", "7")] == [0, 0o22, 0o22, 0o777, 7]
 
 

@@ -1,6 +1,7 @@
 """How many bytes of an image are here, counted while others fetch."""
 
 import os
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -81,3 +82,21 @@ def test_without_a_cache() -> None:
     presence.count()
     presence.add(TWICE)
     assert presence.bytes == RAW + 2 * TWICE.length
+
+
+def test_parts_that_begin_alike() -> None:
+    """However many checksums begin with the same byte, few parts are objects at a time; each counts once."""
+    count = 200_000
+    digests = [bytes(1) + number.to_bytes(15, "big") for number in range(count)]
+    layout = Layout([MatchedFile(1, Checksum(digest)) for digest in [*digests, digests[0]]])
+    presence = Presence(layout, None)
+    tracemalloc.start()
+    try:
+        presence.count()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert presence.bytes == 0
+    presence.add(Part(Checksum(digests[0]), 1))
+    assert presence.bytes == 2
+    assert peak < 100 * count

@@ -26,8 +26,8 @@ from jigdofs.format.template import (
     Template,
     UnmatchedData,
     read_entries,
-    read_template,
 )
+from jigdofs.format.template_reader import read_template
 from jigdofs.format.template_writer import pack_desc, pack_entry
 from jigdofs.image.layout import Layout
 from tests.kit.images import BuiltImage

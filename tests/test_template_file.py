@@ -29,14 +29,14 @@ from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.rsync64 import Rsync64
 from jigdofs.format.template import (
     MAX_CHUNKS,
-    MAX_DESC_BYTES,
+    MAX_PARTS,
     Compression,
     Entry,
     ImageInfo,
     MatchedFile,
     UnmatchedData,
-    read_template,
 )
+from jigdofs.format.template_reader import read_template
 from jigdofs.format.template_writer import CHUNK_LENGTH, chunk_length
 from jigdofs.image.raw_data import TemplateFile, inflate
 from tests.kit.requirements import tool
@@ -98,7 +98,7 @@ def write(
 
 def write_endless(out: BinaryIO, raw: Iterable[bytes]) -> None:
     """Write the template of an image that is longer than any disk here, all of it unmatched."""
-    length = 1 << 39
+    length = 1 << 37
     entries: list[Entry] = [UnmatchedData(length), ImageInfo(length, Checksum(bytes(16)), BLOCK)]
     write_template(
         out, raw, entries, algorithm=Algorithm.MD5, compression=ZLIB, level=1, creator="x", threads=2
@@ -319,9 +319,8 @@ def refused(entries: Iterable[Entry], compression: Compression = ZLIB) -> str:
 def test_too_many_parts() -> None:
     """A table that our reader would refuse for its size is refused in one line that says what helps."""
     part = MatchedFile(5000, Checksum(bytes(32)), bytes(8))
-    size = 1 + 6 + 8 + 32
-    message = refused(itertools.repeat(part, MAX_DESC_BYTES // size + 1))
-    assert message == "more than 64 MiB of entries: too many parts; raise --min-length"
+    message = refused(itertools.repeat(part, MAX_PARTS + 1))
+    assert message == f"more than {MAX_PARTS} parts: no reader takes so many; raise --min-length"
 
 
 @pytest.mark.parametrize("compression", Compression, ids=lambda c: c.name)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.rsync64 import Rsync64
-from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData, read_template
+from jigdofs.format.template import Compression, Entry, ImageInfo, MatchedFile, UnmatchedData
+from jigdofs.format.template_reader import read_template
 from jigdofs.format.template_writer import (
     CHUNK_LENGTH,
     ChunkCutter,

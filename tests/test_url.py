@@ -106,6 +106,7 @@ def test_join_of_raw_names(base: str, reference: str, joined: str) -> None:
         ("http://h/x", True, "http://h", "http://h/x"),
         ("HTTPS://H:1/x", True, "HTTPS://H:1", "HTTPS://H:1/x"),
         ("http://u:p@h/x@y", True, "http://u:p@h", "http://h/x@y"),
+        ("http://u:p@ss@h/x", True, "http://u:p@ss@h", "http://h/x"),
         ("http://h/u:p@x", True, "http://h", "http://h/u:p@x"),
         ("http://h?u@x", True, "http://h", "http://h?u@x"),
         ("ftp://u@h/x", False, "ftp://u@h", "ftp://h/x"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jigdofs.errors import InputError
-from jigdofs.format.template import Chunk, ImageInfo, Template, read_template
+from jigdofs.format.template import Chunk, ImageInfo, Template
+from jigdofs.format.template_reader import read_template
 from jigdofs.image.layout import Layout
 from jigdofs.image.raw_data import TemplateFile
 

@@ -168,6 +168,11 @@ class Builder:
                 lacking.setdefault(part, []).append(index)
         return [Missing(part, tuple(indexes), here.get(part)) for part, indexes in lacking.items()]
 
+    def count_lacking(self, missing: list[Missing]) -> int:
+        """Count those of them that are not everywhere in place."""
+        written = self.unfinished.is_written
+        return sum(not all(map(written, wanted.indexes)) for wanted in missing)
+
     def place(self, missing: Missing, fd: int, offset: int, origin: str) -> Checksum | None:
         """Copy a part from an open file and verify it where it lies.
 

@@ -10,15 +10,8 @@ from jigdofs.cli.called_as import program
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import EXIT_OK, UsageError
 from jigdofs.format.checksum import Algorithm, Checksum, to_base64
-from jigdofs.format.template import (
-    Entry,
-    ImageInfo,
-    MatchedFile,
-    UnmatchedData,
-    has_header,
-    read_desc,
-    read_entries,
-)
+from jigdofs.format.template import Entry, ImageInfo, MatchedFile, UnmatchedData, read_entries
+from jigdofs.format.template_reader import has_header, read_desc
 
 _EPILOG = """\
 One line an extent, in image order: kind, offset, length, checksum, rsync64. A .tmp file of

@@ -12,7 +12,7 @@ from typing import NoReturn
 from jigdofs.errors import UsageError
 from jigdofs.fetch import url as urls
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)", re.IGNORECASE | re.ASCII)
 _DURATION_UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
         import difflib
 
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        near = difflib.get_close_matches(unknown[:40], self._option_string_actions, n=1)
         meant = f"; did you mean {near[0]}?" if near and unknown != message.split(" ", maxsplit=1)[0] else ""
         raise UsageError(f"{message}{meant}; see `{self.prog} --help'")
 
@@ -44,7 +44,7 @@ def size(text: str) -> int:
 
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise argparse.ArgumentTypeError(f"`{text}' is no size; write for instance 512M or 20G")
+        raise argparse.ArgumentTypeError(f"`{text[:40]}' is no size; write for instance 512M or 20G")
     exponent = " kmgtp".index(match[2].lower() or " ")
     number = int(Fraction(match[1]) * 1024**exponent)
     if number >= 1 << 62:
@@ -83,8 +83,9 @@ def duration_s(text: str) -> float:
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"`{text}' is no number of at least 1")
+    # int() of thousands of digits raises, and nobody means a billion connections
+    if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text[:40]}' is no number of at least 1 and below 10^9")
     return int(text)
 
 
@@ -103,8 +104,8 @@ def octal(text: str) -> int:
 
 
 def _identity(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 0xFFFFFFFE:
-        raise argparse.ArgumentTypeError(f"`{text}' is no user or group number")
+    if re.fullmatch("[0-9]{1,10}", text) is None or int(text) > 0xFFFFFFFE:
+        raise argparse.ArgumentTypeError(f"`{text[:40]}' is no user or group number")
     return int(text)
 
 

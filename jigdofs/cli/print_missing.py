@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from itertools import islice
 
 from jigdofs.cli import jigdo_file
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_OK, FormatError
-from jigdofs.format import jigdo, words
+from jigdofs.errors import EXIT_OK, FormatError, printable
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader, words
 from jigdofs.format.checksum import Checksum
-from jigdofs.format.template import (
-    DESC_OVERHEAD,
-    Entry,
-    ImageInfo,
-    MatchedFile,
-    has_header,
-    read_desc,
-    read_entries,
-)
+from jigdofs.format.template import DESC_OVERHEAD, Entry, ImageInfo, MatchedFile, read_entries
+from jigdofs.format.template_reader import has_header, read_desc
 from jigdofs.parts.expansion import expansions
 
 EPILOG = """\
@@ -55,7 +49,9 @@ def print_parts(arguments: argparse.Namespace, *, all_locations: bool) -> int:
     for checksum in sorted(_missing(image, entries), key=lambda found: (len(found.digest), found.digest)):
         found = expansions(description, checksum, preferred)
         for location in found if all_locations else islice(found, 1):
-            jigdo_file.write_line(location.encode("utf-8", "surrogateescape"))
+            # scripts get the bytes as they are; a terminal would obey some of them
+            text = printable(location) if sys.stdout.isatty() else location
+            jigdo_file.write_line(text.encode("utf-8", "surrogateescape"))
         if all_locations:
             jigdo_file.write_line(b"")
     return EXIT_OK
@@ -77,7 +73,7 @@ def _text(argument: str) -> str:
 
 def _read_jigdo(name: str) -> jigdo.JigdoFile:
     with jigdo_file.opened(name) as file:
-        pieces = jigdo.parse(file.read(jigdo.MAX_BYTES + 1), name)
+        pieces = jigdo_reader.parse(file.read(jigdo_limits.MAX_BYTES + 1), name)
     for piece in pieces:
         if isinstance(piece, jigdo.Include):
             jigdo_file.warn(f"{name}:{piece.line}: [Include {piece.url}] is not followed here")

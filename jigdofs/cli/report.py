@@ -13,6 +13,7 @@ from jigdofs.build import account as origins
 from jigdofs.build.account import Account
 from jigdofs.cli.progress import transfer_bars
 from jigdofs.errors import EXIT_INTERRUPTED, Incomplete, JigdofsError, printable
+from jigdofs.fetch.url import without_credentials
 from jigdofs.parts.mirrors import Mirrors
 
 _ORIGINS = (origins.BEFORE, origins.LOCAL, origins.CACHE, origins.MIRRORS)
@@ -79,7 +80,7 @@ class TextReporter:
     def fail(self, what: str, error: JigdofsError) -> None:
         """Print what went wrong."""
         self._clear()
-        text = str(error)
+        text, what = str(error), without_credentials(what)
         prefix = "" if what.removeprefix("./") in text else f"{printable(what)}: "
         print(f"jigdofs: {prefix}{text}", file=sys.stderr)
 
@@ -154,7 +155,9 @@ class JsonReporter:
     def fail(self, what: str, error: JigdofsError) -> None:
         """Write `failed`."""
         missing = {"missing_parts": error.missing} if isinstance(error, Incomplete) else {}
-        _write("failed", what=what, error=str(error), exit_code=error.exit_code, **missing)
+        _write(
+            "failed", what=without_credentials(what), error=str(error), exit_code=error.exit_code, **missing
+        )
 
     def leave(self) -> None:
         """Have nothing to take away."""

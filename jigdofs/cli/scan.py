@@ -21,7 +21,8 @@ from jigdofs.cli.progress import showing
 from jigdofs.errors import EXIT_OK, InputError, SourceChanged, UsageError, printable
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.part import Part
-from jigdofs.format.template import MatchedFile, read_desc, read_entries
+from jigdofs.format.template import MatchedFile, read_entries
+from jigdofs.format.template_reader import read_desc
 from jigdofs.parts.directories import make_private
 from jigdofs.sources.piece import Piece
 from jigdofs.sources.remembered import Remembered

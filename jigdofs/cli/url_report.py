@@ -11,8 +11,9 @@ from jigdofs.cli.progress import counting
 from jigdofs.config import FetchOptions
 from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, leaf_of, printable
 from jigdofs.fetch import url as urls
-from jigdofs.format import jigdo
-from jigdofs.format.template import read_template
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
+from jigdofs.format.label_growth import check_labels
+from jigdofs.format.template_reader import read_template
 from jigdofs.image.layout import Layout
 from jigdofs.parts.locations import Locator
 
@@ -132,8 +133,10 @@ def _directory(source: str) -> str:
 
 def _read_jigdo(name: str) -> jigdo.JigdoFile:
     with jigdo_file.opened(name) as file:
-        pieces = jigdo.parse(file.read(jigdo.MAX_BYTES + 1), os.path.abspath(name))
+        pieces = jigdo_reader.parse(file.read(jigdo_limits.MAX_BYTES + 1), os.path.abspath(name))
     for piece in pieces:
         if isinstance(piece, jigdo.Include):
             jigdo_file.warn(f"{name}:{piece.line}: [Include {piece.url}] is not followed here")
-    return jigdo.merge(piece for piece in pieces if isinstance(piece, jigdo.JigdoFile))
+    description = jigdo.merge(piece for piece in pieces if isinstance(piece, jigdo.JigdoFile))
+    check_labels(description.servers)
+    return description

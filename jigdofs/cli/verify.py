@@ -20,9 +20,10 @@ from jigdofs.cli.jigdo_file import Report
 from jigdofs.cli.parser import Parser
 from jigdofs.cli.progress import showing
 from jigdofs.errors import EXIT_MISMATCH, EXIT_OK, FormatError, InputError
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
 from jigdofs.format.checksum import to_base64
-from jigdofs.format.template import ImageInfo, has_header, read_desc, read_entries
+from jigdofs.format.template import ImageInfo, read_entries
+from jigdofs.format.template_reader import has_header, read_desc
 from jigdofs.hashing import FileSums, hash_file
 
 _EPILOG = """\
@@ -114,7 +115,7 @@ def _from_jigdo(options: jigdo_file.JigdoFileOptions, template: BinaryIO) -> Ite
         return
     try:
         with jigdo_file.opened(name) as file:
-            pieces = jigdo.parse(file.read(jigdo.MAX_BYTES + 1), name)
+            pieces = jigdo_reader.parse(file.read(jigdo_limits.MAX_BYTES + 1), name)
     except (InputError, FormatError) as error:
         jigdo_file.warn(f"its checksums are not used: {error}")
         return

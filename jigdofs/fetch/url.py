@@ -86,4 +86,4 @@ def origin(url: str) -> str:
 
 def without_credentials(url: str) -> str:
     """Return the URL fit for a log: no user name, no password."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#@]*@", r"\1", url)
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", url)

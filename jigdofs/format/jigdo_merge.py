@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from jigdofs.errors import FormatError
 from jigdofs.format import words
 from jigdofs.format.checksum import Checksum, InvalidChecksum
-from jigdofs.format.jigdo import gunzip
+from jigdofs.format.jigdo_limits import Budget
+from jigdofs.format.jigdo_reader import gunzip
 from jigdofs.format.jigdo_writer import (
     HEADER,
     Description,
@@ -151,16 +152,22 @@ class _Merged:
 
     def _read(self, text: str, source: str) -> None:
         in_parts = False
+        budget = Budget()
         lines = text.removesuffix("\n").split("\n")
         for number, raw in enumerate(lines, 1):
             line = raw.removesuffix("\r")
             bare = line.lstrip(" \t")
             if not bare.startswith("["):
+                if in_parts and bare:
+                    budget.spend_parts(1, source, number)
+                else:
+                    budget.spend_other(len(bare), source, number)
                 if in_parts:
                     self._part(bare)
                 else:
                     self.sections[-1].lines.append(line)
                 continue
+            budget.spend_other(len(bare), source, number)
             match = _HEADER.fullmatch(bare)
             if match is None:
                 raise FormatError(f"`{bare[:60]}' is no section header", source=source, line=number)

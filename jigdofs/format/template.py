@@ -1,35 +1,36 @@
-"""The .template file: header, compressed chunks and the table of entries (format.md 1).
+"""What a .template is made of: header, compressed chunks and the table of entries (format.md 1). Pure.
 
-Rules of this file:
-* The tables at the top are the format; the reader below and `template_writer` both use them.
-* The reader only seeks and reads what it must: chunk headers and the DESC part, never a chunk.
-* Numbers from the file are believed only after they were held against the file's size.
+The tables are the format: `template_reader` and `template_writer` both use them.
 """
 
 from __future__ import annotations
 
 import enum
-import os
 import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from jigdofs.errors import FormatError
 from jigdofs.format.checksum import Checksum
 
-MAX_DESC_BYTES = 64 << 20
-"""Largest DESC part we read: 1.3 million parts. jigdo-file stops at 256 MiB (format.md 1.1)."""
-MAX_CHUNKS = 1 << 20
-"""Most chunks we list; a 25 GB image has some 150."""
+MAX_DESC_BYTES = 32 << 20
+"""Largest DESC part we read: more than `MAX_ENTRIES` need. jigdo-file stops at 256 MiB (format.md 1.1)."""
+MAX_ENTRIES = 520_000
+"""Most entries we read: each part and a gap behind it. A Blu-ray has 120,000."""
+MAX_PARTS = 250_000
+"""Most entries that are parts; Debian's largest image has 60,000. Whoever fetches or lists them holds some
+600 bytes for each: `download` of 300,000 reached 249 MiB, of a million 720."""
+MAX_CHUNKS = 1 << 17
+"""Most chunks we list; a 25 GB image has some 150. Each takes some 340 bytes, so all 45 MB."""
 MAX_IMAGE_INFOS = 1 << 12
 """Most entries that describe the whole image; jigdo-file writes one, libjte one for each algorithm."""
 
 HEADER_PREFIX = b"JigsawDownload template "
 CHUNK_HEADER_SIZE = 16
-_DESC_HEADER_SIZE = 10  # "DESC" and its length
-DESC_OVERHEAD = _DESC_HEADER_SIZE + 6  # its length stands again at the end
+DESC_HEADER_SIZE = 10  # "DESC" and its length
+DESC_OVERHEAD = DESC_HEADER_SIZE + 6  # its length stands again at the end
 
 
 class Compression(enum.Enum):
@@ -123,7 +124,7 @@ ENTRY_LAYOUT = {
     EntryType.MATCHED_FILE_SHA256: struct.Struct("<BIH8s32s"),
     EntryType.WRITTEN_FILE_SHA256: struct.Struct("<BIH8s32s"),
 }
-_IMAGE_INFO = {EntryType.IMAGE_INFO_OLD, EntryType.IMAGE_INFO_MD5, EntryType.IMAGE_INFO_SHA256}
+IMAGE_INFO = {EntryType.IMAGE_INFO_OLD, EntryType.IMAGE_INFO_MD5, EntryType.IMAGE_INFO_SHA256}
 _WRITTEN = {EntryType.WRITTEN_FILE_OLD, EntryType.WRITTEN_FILE_MD5, EntryType.WRITTEN_FILE_SHA256}
 _OLD = {EntryType.IMAGE_INFO_OLD, EntryType.MATCHED_FILE_OLD, EntryType.WRITTEN_FILE_OLD}
 
@@ -154,7 +155,7 @@ class Columns:
             return None
         row = self.rows[index]
         kind = self.desc[row]
-        end = row + _SIZES[kind]
+        end = row + ENTRY_SIZES[kind]
         return Checksum(self.desc[end - _DIGEST_SIZES[kind] : end])
 
 
@@ -204,195 +205,46 @@ def read_entries(desc: bytes, *, source: str, offset: int = 0) -> Iterator[Entry
         offset: where `desc` begins in it, for messages.
 
     Raises:
-        FormatError: an unknown entry type, or an entry cut short.
+        FormatError: an unknown entry type, an entry cut short, or too many entries.
     """
-    at = 0
+    at = parts = 0
     end = len(desc)
-    while at < end:
+    for _ in range(MAX_ENTRIES):
+        if at >= end:
+            return
         kind = desc[at]
         layout = _LAYOUTS.get(kind)
         if layout is None or at + layout.size > end:
-            raise _no_entry(kind, source, offset + at)
+            raise no_entry(kind, source, offset + at)
         _, low, high, *rest = layout.unpack_from(desc, at)
         length = low | high << 32
         if kind == EntryType.UNMATCHED_DATA:
             yield UnmatchedData(length)
-        elif kind in _IMAGE_INFO:
+        elif kind in IMAGE_INFO:
             yield ImageInfo(length, Checksum(rest[0]), 0 if kind in _OLD else rest[1])
-        elif kind in _OLD:
-            yield MatchedFile(length, Checksum(rest[0]), None, kind in _WRITTEN)
         else:
-            yield MatchedFile(length, Checksum(rest[1]), rest[0], kind in _WRITTEN)
+            parts += 1
+            if parts > MAX_PARTS:
+                raise too_many("parts", MAX_PARTS, source, offset + at)
+            rsync64 = None if kind in _OLD else rest[0]
+            yield MatchedFile(length, Checksum(rest[-1]), rsync64, kind in _WRITTEN)
         at += layout.size
+    if at < end:
+        raise too_many("entries", MAX_ENTRIES, source, offset + at)
 
 
-def _no_entry(kind: int, source: str, offset: int) -> FormatError:
+def too_many(what: str, most: int, source: str, offset: int) -> FormatError:
+    """Say which limit a template goes beyond."""
+    return FormatError(f"more than {most} {what}: no template has so many", source=source, offset=offset)
+
+
+def no_entry(kind: int, source: str, offset: int) -> FormatError:
+    """Return the error for an entry of that kind, at that offset in the file, that cannot be read."""
     message = "an entry is cut short" if kind in _LAYOUTS else f"unknown entry type {kind}"
     return FormatError(message, source=source, offset=offset)
 
 
 _LAYOUTS = {int(kind): layout for kind, layout in ENTRY_LAYOUT.items()}
-_SIZES = bytes(_LAYOUTS[kind].size if kind in _LAYOUTS else 0 for kind in range(256))
+ENTRY_SIZES = bytes(_LAYOUTS[kind].size if kind in _LAYOUTS else 0 for kind in range(256))
 # a part's digest stands last in its entry
 _DIGEST_SIZES = {kind: 32 if EntryType(kind).name.endswith("SHA256") else 16 for kind in _LAYOUTS}
-_UNMATCHED = int(EntryType.UNMATCHED_DATA)
-_TOO_LONG = 1 << 48
-"""No image has so many bytes, as its own entry could not say so."""
-
-
-def read_template(file: BinaryIO, source: str) -> Template:
-    """Read everything but the chunks' contents.
-
-    Args:
-        file: the template, seekable.
-        source: its path or URL, for messages.
-
-    Raises:
-        FormatError: it is no template, or a damaged one; the message names the offset.
-    """
-    version, creator = _read_header(file, source)
-    start = file.tell()
-    offset, desc = read_desc(file, source, start)
-    chunks = tuple(_read_chunks(file, start, offset - _DESC_HEADER_SIZE, source))
-    raw = sum(chunk.length for chunk in chunks)
-    columns, images = _read_columns(desc, raw, source=source, offset=offset)
-    return Template(source, version, creator, chunks, images, desc, columns)
-
-
-def has_header(file: BinaryIO) -> bool:
-    """Tell whether a file begins like a template."""
-    try:
-        _read_header(file, "")
-    except FormatError:
-        return False
-    return True
-
-
-def _read_header(file: BinaryIO, source: str) -> tuple[str, str]:
-    """Read the three lines; libjte leaves a blank before each CR LF."""
-    file.seek(0)
-    first = file.readline(1024)
-    file.readline(4096)
-    third = file.readline(4)
-    if not first.startswith(HEADER_PREFIX) or not first.endswith(b"\n") or third != b"\r\n":
-        raise FormatError("is not a template file", source=source, offset=0)
-    words = first[len(HEADER_PREFIX) :].decode("latin-1").split()
-    return (words[0] if words else "", " ".join(words[1:]))
-
-
-def read_desc(file: BinaryIO, source: str, start: int = 0) -> tuple[int, bytes]:
-    """Find the DESC part through the length in the last six bytes, in a .template or a .tmp.
-
-    Args:
-        file: seekable.
-        source: its path or URL, for messages.
-        start: nothing of the part can lie before this offset.
-
-    Returns:
-        Offset of the packed entries, and the entries.
-
-    Raises:
-        FormatError: there is no DESC part, or a damaged one.
-    """
-    size = file.seek(0, os.SEEK_END)
-    if size - start < DESC_OVERHEAD:
-        raise FormatError("is cut short: no DESC part", source=source, offset=size)
-    file.seek(size - 6)
-    length = read_u48(file.read(6))
-    if not DESC_OVERHEAD <= length <= size - start:
-        raise FormatError(
-            "invalid template data: it is damaged, cut short, or has something behind its end",
-            source=source,
-            offset=size - 6,
-        )
-    if length > MAX_DESC_BYTES:
-        raise FormatError(f"more than {MAX_DESC_BYTES >> 20} MiB of entries", source=source, offset=size - 6)
-    offset = size - length
-    file.seek(offset)
-    desc = file.read(length)
-    if len(desc) != length or desc[:4] != b"DESC" or read_u48(desc, 4) != length:
-        raise FormatError("invalid template data: no DESC part", source=source, offset=offset)
-    return offset + _DESC_HEADER_SIZE, desc[_DESC_HEADER_SIZE:-6]
-
-
-def _read_chunks(file: BinaryIO, at: int, end: int, source: str) -> Iterator[Chunk]:
-    """Walk the chunk headers from `at` to `end`; empty chunks are passed over."""
-    for _ in range(MAX_CHUNKS):
-        if at == end:
-            return
-        file.seek(at)
-        header = file.read(CHUNK_HEADER_SIZE)
-        if len(header) < CHUNK_HEADER_SIZE or header[:4] not in _COMPRESSIONS:
-            raise FormatError("invalid template data: no DATA, BZIP or DESC part", source=source, offset=at)
-        part_length = read_u48(header, 4)
-        length = read_u48(header, 10)
-        if not CHUNK_HEADER_SIZE <= part_length <= end - at:
-            raise FormatError("a chunk reaches beyond its place", source=source, offset=at)
-        if length:
-            yield Chunk(
-                _COMPRESSIONS[header[:4]], at + CHUNK_HEADER_SIZE, part_length - CHUNK_HEADER_SIZE, length
-            )
-        at += part_length
-    raise FormatError(f"more than {MAX_CHUNKS} chunks", source=source, offset=at)
-
-
-_COMPRESSIONS = {compression.value: compression for compression in Compression}
-
-
-def _image_info(entry: bytes, before: int, source: str, offset: int) -> ImageInfo:
-    """Read what describes the whole image, after so many that do, too."""
-    (info,) = read_entries(entry, source=source, offset=offset)
-    assert isinstance(info, ImageInfo)
-    if before >= MAX_IMAGE_INFOS:
-        raise FormatError("more descriptions of the image than any has", source=source, offset=offset)
-    return info
-
-
-def _read_columns(
-    desc: bytes, raw_there: int, *, source: str, offset: int
-) -> tuple[Columns, tuple[ImageInfo, ...]]:
-    """Read all entries and hold them against each other and against the chunks; return the image-infos, too.
-
-    Args:
-        desc: the packed entries.
-        raw_there: bytes of raw data that the chunks hold.
-        source: the file, for messages.
-        offset: where `desc` begins in it, for messages.
-    """
-    starts, raw_offsets, rows = array("Q"), array("q"), array("I")
-    images: list[ImageInfo] = []
-    at = position = raw = kind = 0
-    end = len(desc)
-    while at < end:  # 120,000 entries take 0.2 us each here, 0.5 us by way of `read_entries`
-        kind = desc[at]
-        after = at + _SIZES[kind]
-        if after == at or after > end:
-            raise _no_entry(kind, source, offset + at)
-        length = int.from_bytes(desc[at + 1 : at + 7], "little")
-        if kind in _IMAGE_INFO:
-            images.append(_image_info(desc[at:after], len(images), source, offset + at))
-        elif length:
-            if position < _TOO_LONG:
-                starts.append(position)
-                raw_offsets.append(raw if kind == _UNMATCHED else -1)
-                rows.append(at)
-            position += length
-            if kind == _UNMATCHED:
-                raw += length
-        at = after
-    if kind not in _IMAGE_INFO:
-        raise FormatError("the entries do not end with the image's own", source=source, offset=offset)
-    if any(image.length != position for image in images):
-        raise FormatError(
-            f"the entries cover {position} bytes, the image is said to have {images[-1].length}",
-            source=source,
-            offset=offset,
-        )
-    if raw > raw_there:
-        raise FormatError(
-            f"{raw} bytes of the image are said to be in the template, which holds {raw_there}",
-            source=source,
-            offset=offset,
-        )
-    starts.append(position)
-    return Columns(starts, raw_offsets, rows, raw, desc), tuple(images)

@@ -1,9 +1,9 @@
-"""Write .template files: the mirror of `template`, with the same tables (format.md 1).
+"""Write .template files: the mirror of `template_reader`, with the same tables (format.md 1).
 
 Rules of this file:
 * Raw data is cut the same way however it comes: the pieces leave no trace in the template.
 * No chunk is empty (jigdo-file dies of it), none inflates to more than `CHUNK_LENGTH`.
-* What `template` would refuse to read for its size is not written.
+* What `template_reader` would refuse to read for its size is not written.
 
 `create.template_file` writes templates with all processors; `TemplateWriter` is for small ones.
 """
@@ -22,7 +22,8 @@ from jigdofs.format.template import (
     DESC_OVERHEAD,
     ENTRY_LAYOUT,
     HEADER_PREFIX,
-    MAX_DESC_BYTES,
+    MAX_ENTRIES,
+    MAX_PARTS,
     U48,
     Compression,
     Entry,
@@ -81,12 +82,14 @@ def _file_type(entry: MatchedFile, *, sha256: bool) -> EntryType:
 def pack_desc(entries: Iterable[Entry]) -> bytes:
     """Write the whole DESC part; raise `UsageError` where it grows beyond what is read back."""
     packed = bytearray()
-    for entry in entries:
+    parts = 0
+    for number, entry in enumerate(entries):
         packed += pack_entry(entry)
-        if len(packed) > MAX_DESC_BYTES - DESC_OVERHEAD:
-            raise UsageError(
-                f"more than {MAX_DESC_BYTES >> 20} MiB of entries: too many parts; raise --min-length"
-            )
+        parts += isinstance(entry, MatchedFile)
+        if parts > MAX_PARTS:
+            raise UsageError(f"more than {MAX_PARTS} parts: no reader takes so many; raise --min-length")
+        if number >= MAX_ENTRIES:
+            raise UsageError(f"more than {MAX_ENTRIES} entries: no reader takes so many; raise --min-length")
     length = pack_u48(len(packed) + DESC_OVERHEAD)
     return b"DESC" + length + packed + length
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from jigdofs.format.part import Part
@@ -14,6 +15,9 @@ from jigdofs.parts.store import cache_key
 
 _PAUSE_S = 0.001
 _PARTS_BEFORE_PAUSE = 64
+_MOST_AT_ONCE = 1 << 14
+_PARTS_AT_ONCE = 1 << 14
+"""Each takes some 600 bytes while it is looked for, and each time some hundred directories are listed."""
 
 
 class Extents(Protocol):
@@ -76,7 +80,7 @@ class Presence:
                 shards.setdefault(part.checksum.digest[0], array("I")).append(index)
         here = self._extents.raw_length
         repeated: dict[Part, int] = {}
-        for indices in shards.values():
+        for indices in _split(shards.values(), part_of):
             counts = collections.Counter(part for part in map(part_of, indices) if part is not None)
             repeated |= {part: count for part, count in counts.items() if count > 1}
             if self._cache is not None:
@@ -91,10 +95,27 @@ class Presence:
         self._new.clear()
 
 
+def _split(shards: Iterable[array[int]], part_of: Callable[[int], Part | None]) -> Iterator[array[int]]:
+    """Yield the indices of each shard, those of a large one in pieces: all parts may have one first byte."""
+    for indices in shards:
+        count = -(-len(indices) // _MOST_AT_ONCE)
+        if count <= 1:
+            yield indices
+            continue
+        pieces = [array("I") for _ in range(count)]
+        for index in indices:
+            pieces[hash(part_of(index)) % count].append(index)  # a part that is repeated goes to one of them
+        yield from pieces
+
+
 def present_bytes(parts: Iterable[Part], present: Callable[[Iterable[str]], set[str]]) -> int:
-    """Add up the lengths of those occurrences whose part is in the cache."""
-    counts = collections.Counter(parts)
-    return sum(part.length * counts[part] for part in _present(counts, present))
+    """Add up the lengths of those occurrences whose part is in the cache; some thousand at a time."""
+    total = 0
+    parts = iter(parts)
+    while some := list(itertools.islice(parts, _PARTS_AT_ONCE)):
+        counts = collections.Counter(some)
+        total += sum(part.length * counts[part] for part in _present(counts, present))
+    return total
 
 
 def _present(parts: Iterable[Part], present: Callable[[Iterable[str]], set[str]]) -> list[Part]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
+import trio
+
 from jigdofs.errors import JigdofsError
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.part import Part
@@ -54,6 +56,7 @@ class PartStore:
         self._locator = locator
         self._on_fetched = on_fetched
         self._local = local
+        self._preparing = trio.Lock()
 
     def peek(self, key: Part) -> OpenFile | None:
         """Return the part if it is open; a part of another length under its checksum is none."""
@@ -85,6 +88,10 @@ class PartStore:
         return partial(self._acquire, part)
 
     async def _acquire(self, part: Part, spool: Spool, ticket: Ticket) -> OpenFile:
+        if not self._locator.ready:
+            async with self._preparing:  # one thread for all: others have their turn with the interpreter
+                if not self._locator.ready:
+                    await trio.to_thread.run_sync(self._locator.prepare)
         file = await self._local(part, self._locator.names(part)) if self._local is not None else None
         if file is None:
             locations = self._locator.locations(part.checksum)

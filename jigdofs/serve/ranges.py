@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _RANGES = re.compile(rb"bytes[ \t]*=(.*)", re.IGNORECASE | re.DOTALL)
-_RANGE = re.compile(rb"[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)[ \t]*")
+_RANGE = re.compile(
+    rb"([0-9]*)[ \t]*-[ \t]*([0-9]*)"
+)  # without blanks around it, which it would go over again
 _MAX_DIGITS = 18  # no file is as long; int() of a longer text takes the square of its length
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
@@ -91,7 +93,7 @@ def _of_range(text: bytes, size: int) -> Answer:
     unit = _RANGES.fullmatch(text.strip())
     if unit is None:
         return whole
-    ranges = [one for one in unit[1].split(b",") if one.strip()]
+    ranges = list(filter(None, (one.strip(b" \t") for one in unit[1].split(b","))))
     matches = [_RANGE.fullmatch(one) for one in ranges]
     if not matches or not all(matches):
         return whole

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from jigdofs.errors import FormatError, InputError
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.template import (
     DESC_OVERHEAD,
@@ -21,11 +21,9 @@ from jigdofs.format.template import (
     ImageInfo,
     MatchedFile,
     Template,
-    has_header,
-    read_desc,
     read_entries,
-    read_template,
 )
+from jigdofs.format.template_reader import has_header, read_desc, read_template
 from jigdofs.sources.piece import open_regular
 
 TEMPLATE_SUFFIX = ".template"
@@ -80,17 +78,17 @@ def families_of_jigdo(path: str) -> list[Family]:
     """
     sections = [
         section
-        for piece in jigdo.parse(_read_jigdo(path), path)
+        for piece in jigdo_reader.parse(_read_jigdo(path), path)
         if isinstance(piece, jigdo.JigdoFile)
         for section in piece.images
     ]
-    return [_family(path, section) for section in sections[: jigdo.MAX_IMAGES]]
+    return [_family(path, section) for section in sections[: jigdo_limits.MAX_IMAGES]]
 
 
 def _read_jigdo(path: str) -> bytes:
     try:
         with open(open_regular(path), "rb") as file:
-            return file.read(jigdo.MAX_BYTES + 1)
+            return file.read(jigdo_limits.MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

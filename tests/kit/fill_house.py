@@ -11,7 +11,7 @@ import trio
 
 from jigdofs.config import FetchOptions
 from jigdofs.fetch.http import HttpFetcher
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.part import Part
 from jigdofs.parts.acquire import Acquirer
@@ -81,7 +81,9 @@ async def house(
     bytes_per_s: int | None = None,
 ) -> AsyncIterator[House]:
     text = "[Parts]\n" + "".join(f"{part.checksum.base64}=A:{path[1:]}\n" for path, part in PARTS.items())
-    (description,) = jigdo.parse(f"{text}[Servers]\nA={server.url('/')}\n".encode(), "http://x/x.jigdo")
+    (description,) = jigdo_reader.parse(
+        f"{text}[Servers]\nA={server.url('/')}\n".encode(), "http://x/x.jigdo"
+    )
     assert isinstance(description, jigdo.JigdoFile)
     cache = Cache(directory / "cache", max_bytes=quota, min_free_bytes=0)
     open_files = OpenFiles(4, (quota or 1 << 30) // 4)
