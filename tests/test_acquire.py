@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,32 @@ async def test_avoided_while_waiting(servers: list[FaultyServer]) -> None:
     assert await acquired_from([hanging, well], mirrors) == DATA
 
 
+async def test_passed_over_is_no_try(servers: list[FaultyServer]) -> None:
+    """A location that was passed over while it waited for its turn has as many tries as any other."""
+    well, bad, _ = servers
+    well.script("/hangs", Stall())
+    well.script(PATH, Status(503))
+    bad.always(PATH, Status(503))
+    hanging = replace(location(well), url=well.url("/hangs"))
+    mirrors = Mirrors(1, trio.current_time)
+    twice = replace(FAST, rounds=2)
+    found: list[bytes] = []
+    async with fetching() as fetcher, trio.open_nursery() as nursery:
+
+        async def hang() -> None:
+            with suppress(PartUnavailable):
+                await acquired(fetcher, mirrors, [hanging], options=replace(FAST, rounds=1))
+
+        async def fetch() -> None:
+            found.append(await acquired(fetcher, mirrors, [location(well), location(bad)], options=twice))
+
+        nursery.start_soon(hang)
+        await trio.to_thread.run_sync(well.wait_stalled)
+        nursery.start_soon(fetch)
+    assert found == [DATA]
+    assert well.count(PATH) == 2
+
+
 async def test_all_avoided(servers: list[FaultyServer]) -> None:
     """Mirrors that are all avoided are all asked."""
     mirrors = Mirrors(8, trio.current_time)
@@ -243,6 +270,22 @@ async def test_all_fail(servers: list[FaultyServer]) -> None:
     assert [server.count(PATH) for server in servers] == [1, 2, FAST.rounds]
 
 
+def test_one_line_for_many_mirrors() -> None:
+    """What failed everywhere for the same reason is said once, and names who was asked."""
+    hosts = [
+        f"http://mirror-{number}.example.org/debian/pool/main/a/apt/apt_2.6.1.deb" for number in range(9)
+    ]
+    refused = [MirrorTrouble(url, "cannot connect: refused") for url in hosts[:7]]
+    error = PartUnavailable("p", (*refused * 3, NotThere(hosts[7], "404"), NotThere(hosts[8], "404")))
+    assert str(error) == (
+        f"part p cannot be had: {hosts[0]} (and mirror-1.example.org, mirror-2.example.org,"
+        f" mirror-3.example.org and 3 more): cannot connect: refused;"
+        f" {hosts[7]} (and mirror-8.example.org): 404"
+    )
+    reasons = tuple(MirrorTrouble(url, f"reason {number}") for number, url in enumerate(hosts))
+    assert str(PartUnavailable("p", reasons)).endswith("reason 3; and 5 more")
+
+
 async def test_nowhere() -> None:
     """A part without any location is unavailable."""
     with pytest.raises(PartUnavailable, match="no usable location"):
@@ -258,7 +301,10 @@ async def test_credentials_stay_out_of_messages(
     servers[0].always(PATH, WrongBytes())
     servers[1].always(PATH, Status(503))
     hidden = [
-        Location(*(url.replace("http://", "http://joe:secret@") for url in (there.url, there.mirror)))
+        Location(
+            there.url.replace("http://", "http://joe:secret@"),
+            there.mirror.replace("http://", "http://joe:secret@"),
+        )
         for there in map(location, servers[:2])
     ]
     async with fetching() as fetcher:
@@ -337,6 +383,87 @@ async def test_retry_after_with_another_mirror(autojump_clock: trio.testing.Mock
     assert await acquired(fetcher, Mirrors(8, trio.current_time), [A, B]) == DATA
     assert [url for _, url in fetcher.asked] == [A.url, B.url]
     assert fetcher.asked[1][0] - fetcher.asked[0][0] < 0.1
+
+
+class Silent(Scripted):
+    """A fetcher whose mirrors say nothing for so many seconds each, and then serve well."""
+
+    def __init__(self, silence_s: dict[str, float]) -> None:
+        super().__init__({})
+        self.silence_s = silence_s
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Wait as long as a server is silent and its client patient."""
+        limit_s = FetchOptions().stall_timeout_s if request.silence_s is None else request.silence_s
+        silence_s = self.silence_s.get(request.url, 0.0)
+        await trio.sleep(min(limit_s, silence_s))
+        if silence_s > limit_s:
+            self.asked.append((trio.current_time(), request.url))
+            raise MirrorTrouble(request.url, "timed out waiting for bytes")
+        await super().fetch(request, receiver)
+
+
+def many(count: int) -> list[Location]:
+    return [Location(f"http://h{number}/a", f"http://h{number}/") for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 40])
+async def test_hanging_mirrors_first(autojump_clock: trio.testing.MockClock, count: int) -> None:
+    """However many mirrors hang before the one that works, it is asked long before a read gives up."""
+    locations = many(count + 1)
+    fetcher = Silent({there.url: 1e9 for there in locations[:-1]})
+    start = trio.current_time()
+    mirrors = Mirrors(8, trio.current_time)
+    assert await acquired(fetcher, mirrors, locations, PART, FetchOptions()) == DATA
+    assert trio.current_time() - start <= min(4.1 * count, 70)
+    start = trio.current_time()
+    assert await acquired(fetcher, mirrors, locations, PART, FetchOptions()) == DATA
+    assert count > 8 or trio.current_time() - start < 0.1, "the next part does not ask them first"
+
+
+@pytest.mark.parametrize("hanging", [1, 7])
+async def test_late_mirror(autojump_clock: trio.testing.MockClock, hanging: int) -> None:
+    """A mirror that needs its time is passed over for others, and then has it, before a read gives up."""
+    locations = many(hanging + 2)
+    fetcher = Silent({there.url: 1e9 for there in locations} | {locations[0].url: 6.0})
+    start = trio.current_time()
+    mirrors = Mirrors(8, trio.current_time)
+    assert await acquired(fetcher, mirrors, locations, PART, FetchOptions()) == DATA
+    assert trio.current_time() - start < 110
+
+
+async def test_passing_trouble_among_hanging_mirrors(autojump_clock: trio.testing.MockClock) -> None:
+    """Mirrors that refuse are asked again before those that hang: that costs a reader little."""
+    hanging, flaky = many(9)[:8], B
+    fetcher = Silent({there.url: 1e9 for there in hanging})
+    fetcher.script = {flaky.url: [busy(flaky), busy(flaky)]}
+    start = trio.current_time()
+    mirrors = Mirrors(8, trio.current_time)
+    assert await acquired(fetcher, mirrors, [*hanging, flaky], PART, FetchOptions()) == DATA
+    assert trio.current_time() - start < 110
+    assert fetcher.asked[8:10] == [(fetcher.asked[8][0], flaky.url), (fetcher.asked[9][0], flaky.url)]
+
+
+@pytest.mark.logs("is avoided for")
+async def test_the_users_mirror_is_told(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user hears once that a mirror of his own is given up; of others he asked for nothing."""
+    mirrors = Mirrors(8, trio.current_time)
+    own = Location(A.url, "http://joe:secret@a/", by_user=True)
+    fetcher = Scripted({A.url: [busy(A), busy(A)], B.url: [busy(B)]})
+    assert await acquired(fetcher, mirrors, [own, B]) == DATA
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == "mirror http://a/ is avoided for 5 s: 503 Busy"
+
+
+@pytest.mark.logs("wrong content from mirror")
+async def test_asked_past_caches(servers: list[FaultyServer]) -> None:
+    """After wrong content the same location is asked past the caches on the way, which may have kept it."""
+    servers[0].script(PATH, WrongBytes())
+    assert await acquired_from(servers[:1]) == DATA
+    first, second = (request.headers.get("cache-control") for request in servers[0].requests)
+    assert (first, second) == (None, "no-cache")
 
 
 async def test_backoff_grows(autojump_clock: trio.testing.MockClock) -> None:

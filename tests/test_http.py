@@ -789,6 +789,36 @@ async def test_patience(server: FaultyServer) -> None:
         await fetched(Request(server.url(PATH), patience_s=0.1), options)
 
 
+@pytest.mark.parametrize("fault", [Stall(), Stall(100), Drip(1)], ids=str)
+async def test_hasty_request(server: FaultyServer, fault: Fault) -> None:
+    """Who has others to ask does not wait as long as a stall may last."""
+    server.always(PATH, fault)
+    options = dataclasses.replace(FAST, stall_timeout_s=20, connect_timeout_s=20)
+    begin = time.monotonic()
+    with pytest.raises(MirrorTrouble):
+        await fetched(Request(server.url(PATH), silence_s=0.2), options)
+    assert time.monotonic() - begin < 10
+
+
+async def test_hasty_request_and_a_header_that_drips() -> None:
+    """The whole header counts, with those of all redirects before it."""
+    options = dataclasses.replace(FAST, stall_timeout_s=20)
+    begin = time.monotonic()
+    async with raw_server([b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 1000], 0.05) as url:
+        with pytest.raises(MirrorTrouble, match="no whole answer within"):
+            await fetched(Request(url, silence_s=0.3), options)
+    assert time.monotonic() - begin < 10
+
+
+async def test_fresh(server: FaultyServer) -> None:
+    """Only who asks for it is served past the caches on the way, redirects included."""
+    server.always("/away", Redirect(server.url(PATH)))
+    for fresh in (False, True):
+        await fetched(Request(server.url("/away"), fresh=fresh))
+    sent = [request.headers.get("cache-control") for request in server.requests]
+    assert sent == [None, None, "no-cache", "no-cache"]
+
+
 class BusyReceiver(MemoryReceiver):
     """A receiver that takes its time for each piece, and no real time: it moves the clock of the test."""
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jigdofs.fetch.url import is_http
-from jigdofs.format import jigdo
+from jigdofs.format import jigdo, jigdo_reader
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.locations import MAX_LOCATIONS, Location, Locator
 
@@ -29,7 +29,7 @@ def locator(
 ) -> Locator:
     """Return the locator of a .jigdo with these values for part A; local if `directory` is given."""
     text = "[Parts]\n" + "".join(f"{A.base64}={value}\n" for value in values) + f"[Servers]\n{servers}\n"
-    pieces = jigdo.parse(os.fsencode(text), source or (LOCAL if directory else NET))
+    pieces = jigdo_reader.parse(os.fsencode(text), source or (LOCAL if directory else NET))
     (description,) = (piece for piece in pieces if isinstance(piece, jigdo.JigdoFile))
     return Locator(description, mirrors, directory)
 
@@ -210,7 +210,7 @@ def test_a_label_of_the_net_behind_a_mirror_of_the_user() -> None:
 
 def test_an_include_from_the_net() -> None:
     """What a local .jigdo includes from the net names no local file of its own, but may use local labels."""
-    outer = jigdo.parse(b"[Servers]\nL=file:/srv/\n", LOCAL)
-    inner = jigdo.parse(f"[Parts]\n{A.base64}=file:/etc/passwd\n{A.base64}=L:x\n".encode(), NET)
+    outer = jigdo_reader.parse(b"[Servers]\nL=file:/srv/\n", LOCAL)
+    inner = jigdo_reader.parse(f"[Parts]\n{A.base64}=file:/etc/passwd\n{A.base64}=L:x\n".encode(), NET)
     whole = jigdo.merge(piece for piece in (*outer, *inner) if isinstance(piece, jigdo.JigdoFile))
     assert [location.url for location in Locator(whole, {}, "/cwd").locations(A)] == ["/srv/x"]

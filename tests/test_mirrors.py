@@ -106,6 +106,44 @@ def test_wrong_content(mirrors: Mirrors) -> None:
     assert mirrors.order(at(A, B)) == at(B, A)
 
 
+def test_silent_ones_last(mirrors: Mirrors, clock: Clock) -> None:
+    """Among the avoided, those come first whose failure took no time; a success makes a mirror like any."""
+    mirrors.failed(A, MirrorTrouble("u", "r"), took_s=15.0)
+    mirrors.failed(B, MirrorTrouble("u", "r"), took_s=0.1)
+    assert mirrors.order(at(A, B, C)) == at(C, B, A)
+    clock.now += 10 * 15.0 - 1
+    assert mirrors.order(at(A, B, C)) == at(B, C, A), "waiting for it again would cost as much"
+    mirrors.succeeded(A, 1)
+    mirrors.failed(A, MirrorTrouble("u", "r"))
+    mirrors.failed(B, MirrorTrouble("u", "r"), took_s=15.0)
+    assert mirrors.order(at(B, A, C)) == at(C, A, B)
+
+
+@pytest.mark.logs("is avoided for")
+def test_told_once(mirrors: Mirrors, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """The user hears of a mirror of his once until it worked again, and not every few seconds then."""
+    caplog.set_level("WARNING", "jigdofs.parts.mirrors")
+    name = "jigdofs.parts.mirrors"
+
+    def told() -> int:
+        return len([record for record in caplog.records if record.name == name])
+
+    mirrors.failed(B, MirrorTrouble("u", "r"))
+    assert told() == 0, "nobody asked for that one"
+    for _ in range(20):
+        mirrors.failed(A, MirrorTrouble("u", "r"), by_user=True)
+        clock.now += AVOID_MAX_S + 1
+    assert told() == 1
+    mirrors.succeeded(A, 1)
+    mirrors.failed(A, MirrorTrouble("u", "r"), by_user=True)
+    assert told() == 2
+    for _ in range(20):
+        mirrors.succeeded(A, 1)
+        mirrors.failed(A, MirrorTrouble("u", "r"), by_user=True)
+        clock.now += 1
+    assert told() == 2
+
+
 def test_slots_are_per_host(mirrors: Mirrors) -> None:
     """A host has one set of slots for ever, another host another one."""
     assert mirrors.slots("http://a") is mirrors.slots("http://a")

@@ -21,7 +21,10 @@ class Request:
         offset: begin there, if the server can; 0 for all.
         length: of the whole file, where it is known; any other length is wrong content.
         max_length: give up beyond this many bytes.
-        patience_s: give up where, at the present speed, the rest takes longer; None never.
+        silence_s: give up after so long without a byte or a whole header, and look at the speed as often;
+            None for what is usual.
+        patience_s: give up where, at the present speed, the whole takes longer than this; None never.
+        fresh: a cache on the way is to ask the server again, as what it gave was wrong (RFC 9111 5.2.1.4).
         etag: ask only for something else than this version (RFC 9110 13.1.2), "" for no such wish.
         last_modified: the same by date.
     """
@@ -30,7 +33,9 @@ class Request:
     offset: int = 0
     length: int | None = None
     max_length: int = 1 << 40
+    silence_s: float | None = None
     patience_s: float | None = None
+    fresh: bool = False
     etag: str = ""
     last_modified: str = ""
 

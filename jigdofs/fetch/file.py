@@ -45,7 +45,7 @@ class FileFetcher:
                 offset += len(data)
                 await receiver.receive(data)
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(self._stall_timeout_s):
+            with trio.CancelScope(shield=True), trio.move_on_after(self._limit_s(request)):
                 # closing may ask the filesystem, which may be our own: never in the event loop
                 await trio.to_thread.run_sync(file.close, abandon_on_cancel=True)
 
@@ -55,9 +55,14 @@ class FileFetcher:
         return Answer(length=size, url=request.url)
 
     async def _in_thread(self, request: Request, work: Callable[[], T]) -> T:
-        with trio.move_on_after(self._stall_timeout_s):
+        limit_s = self._limit_s(request)
+        with trio.move_on_after(limit_s):
             return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
-        raise MirrorTrouble(request.url, f"does not answer within {self._stall_timeout_s:g} s")
+        raise MirrorTrouble(request.url, f"does not answer within {limit_s:g} s")
+
+    def _limit_s(self, request: Request) -> float:
+        limit_s, silence_s = self._stall_timeout_s, request.silence_s
+        return limit_s if silence_s is None else min(limit_s, silence_s)
 
 
 class _File:

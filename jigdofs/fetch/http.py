@@ -72,13 +72,17 @@ class HttpFetcher:
         headers = {}
         if request.offset:
             headers["Range"] = f"bytes={request.offset}-"
+        if request.fresh:
+            headers["Cache-Control"] = "no-cache"
         if request.etag:
             headers["If-None-Match"] = request.etag
         elif request.last_modified:
             headers["If-Modified-Since"] = request.last_modified
         with _own_errors(request.url):
-            async with self._answer("GET", request.url, headers) as response:
-                await self._take(request, response, receiver)
+            began = trio.current_time()
+            async with self._answer("GET", request.url, headers, request.silence_s) as response:
+                pace = _Pace(self._options, request, began)
+                await self._take(request, response, receiver, pace)
 
     async def ask(self, request: Request) -> Answer:
         """Tell what `fetch` would be told before the body, which is left where it is; raise `FetchError`.
@@ -96,13 +100,14 @@ class HttpFetcher:
 
     @contextlib.asynccontextmanager
     async def _answer(
-        self, method: str, url: str, headers: Mapping[str, str]
+        self, method: str, url: str, headers: Mapping[str, str], silence_s: float | None = None
     ) -> AsyncIterator[httpx.Response]:
         """Ask, follow redirects, and have the last answer open; its body is read already if it is no file."""
-        outgoing = self._client.build_request(method, url, headers=headers)
+        outgoing = self._client.build_request(method, url, headers=headers, timeout=self._timeout(silence_s))
+        limit = _HeaderLimit(2 * self._options.stall_timeout_s if silence_s is None else silence_s)
         for _ in range(self._options.max_redirects + 1):
             _check_host(outgoing.url)
-            response = await self._send(outgoing)
+            response = await self._send(outgoing, limit)
             try:
                 following = response.next_request
                 if method == "HEAD" or response.status_code not in (200, 206):
@@ -116,22 +121,30 @@ class HttpFetcher:
                 await response.aclose()
         raise MirrorTrouble(without_credentials(url), f"more than {self._options.max_redirects} redirects")
 
-    async def _send(self, outgoing: httpx.Request) -> httpx.Response:
+    def _timeout(self, silence_s: float | None) -> httpx.Timeout:
+        """Return how long each step may take."""
+        connect_s, stall_s = self._options.connect_timeout_s, self._options.stall_timeout_s
+        if silence_s is not None:
+            connect_s, stall_s = min(connect_s, silence_s), min(stall_s, silence_s)
+        return httpx.Timeout(connect=connect_s, read=stall_s, write=stall_s, pool=None)
+
+    async def _send(self, outgoing: httpx.Request, limit: _HeaderLimit) -> httpx.Response:
         """Send a request and return its answer's header; a header that drips in is given up.
 
         httpx bounds each wait for bytes, not their sum. The clock starts when the connection
         stands, so this scope never cancels the making of one.
         """
-        limit_s = 2 * self._options.stall_timeout_s
         with trio.CancelScope() as scope:
 
             async def trace(event: str, _info: object) -> None:
                 if event.endswith("send_request_headers.started"):
-                    scope.deadline = trio.current_time() + limit_s
+                    scope.deadline = limit.deadline()
 
             outgoing.extensions["trace"] = trace
             return await self._client.send(outgoing, stream=True)
-        raise MirrorTrouble(without_credentials(str(outgoing.url)), f"no whole answer within {limit_s:g} s")
+        raise MirrorTrouble(
+            without_credentials(str(outgoing.url)), f"no whole answer within {limit.seconds:g} s"
+        )
 
     async def _drain(self, response: httpx.Response) -> None:
         """Read a small body that is of no use, so that the connection can be used again."""
@@ -143,7 +156,9 @@ class HttpFetcher:
                     async for _ in body:
                         pass
 
-    async def _take(self, request: Request, response: httpx.Response, receiver: Receiver) -> None:
+    async def _take(
+        self, request: Request, response: httpx.Response, receiver: Receiver, pace: _Pace
+    ) -> None:
         """Judge the header, then pass the body on."""
         header = _header(response)
         url = header.url
@@ -153,7 +168,6 @@ class HttpFetcher:
             return
         received = answer.offset
         limit = request.max_length if request.length is None else request.length
-        pace = _Pace(self._options, request.patience_s)
         chunked = "Content-Length" not in response.headers
         async with contextlib.aclosing(_raw(response)) as body:
             async for data in body:
@@ -200,6 +214,24 @@ def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
 
 
+class _HeaderLimit:
+    """How long it may take until the header of the last answer is here, all redirects together.
+
+    Args:
+        seconds: from when the first request is sent.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._deadline: float | None = None
+
+    def deadline(self) -> float:
+        """Return when it is over; the first call begins it."""
+        if self._deadline is None:
+            self._deadline = trio.current_time() + self.seconds
+        return self._deadline
+
+
 class _Pace:
     """Tell whether a transfer crawls: below the minimum speed, or too slow for the reader's patience.
 
@@ -207,16 +239,19 @@ class _Pace:
     a pause for somebody more urgent, is not the mirror's fault.
     """
 
-    def __init__(self, options: FetchOptions, patience_s: float | None) -> None:
-        self._window_s = options.stall_timeout_s
+    def __init__(self, options: FetchOptions, request: Request, began: float) -> None:
+        stall_s, silence_s = options.stall_timeout_s, request.silence_s
+        self._window_s = stall_s if silence_s is None else min(stall_s, silence_s)
         self._min_speed = options.min_speed_bytes_per_s
-        self._patience_s = patience_s
+        self._deadline = None if request.patience_s is None else began + request.patience_s
         self._since = trio.current_time()
         self._bytes = 0
 
     def excuse(self, seconds: float) -> None:
         """Leave out time that was spent on this side."""
         self._since += seconds
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def verdict(self, count: int, left: int) -> str:
         """Note bytes that came and how many are to come; say at the end of a window if it is too slow."""
@@ -229,7 +264,7 @@ class _Pace:
         self._since, self._bytes = now, 0
         if speed < self._min_speed:
             return f"slower than {self._min_speed} bytes/s"
-        if self._patience_s is not None and left > speed * self._patience_s:
+        if self._deadline is not None and left > speed * (self._deadline - now):
             return f"too slow at {speed:.0f} bytes/s, as others are left to be asked"
         return ""
 

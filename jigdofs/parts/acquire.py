@@ -2,16 +2,18 @@
 
 Invariants of this file:
 * A sink is finished only after length and checksum matched.
-* Every transfer ends (the fetcher sees to it) and their number is bounded.
+* Every transfer ends (the fetcher sees to it) and their number is bounded; while others are left, none takes
+  more than its share of the time that a reader waits.
 * Bytes of a broken transfer are used again, by whatever mirror comes next; when the sum is then
   wrong nobody can be blamed, and the part is fetched anew from one mirror at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +31,7 @@ from jigdofs.fetch.fetcher import Answer, Fetcher, Request
 from jigdofs.fetch.url import without_credentials
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.part import Part
+from jigdofs.parts.haste import Haste, haste
 from jigdofs.parts.locations import Location
 from jigdofs.parts.mirrors import Mirrors
 from jigdofs.parts.slots import Ticket
@@ -105,12 +108,25 @@ class Acquirer:
         for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
-            for location in self._mirrors.order(left):
+            order = deque(self._mirrors.order(left))
+            passed: set[Location] = set()
+            while order:
+                location = order.popleft()
+                receiver.haste = haste(
+                    self._options,
+                    part.length,
+                    receiver.spent_s,
+                    number=number,
+                    others=len(order),
+                    left=len(left),
+                )
+                receiver.fresh = wrong[location] > 0
                 try:
-                    other = number == 0 and len(left) > 1
+                    other = number == 0 and len(left) > 1 and location not in passed
                     return await self._attempt(part, location, receiver, ticket, alternatives=other)
-                except _Avoided:
-                    continue
+                except _Avoided:  # that was no try: it has its turn after the others
+                    passed.add(location)
+                    order.append(location)
                 except NotThere as error:
                     attempts.append(error)
                     del left[location]
@@ -123,7 +139,8 @@ class Acquirer:
                         del left[location]
                 except MirrorTrouble as error:
                     attempts.append(error)
-                    self._mirrors.failed(location.mirror, error)
+                    took_s = receiver.took_s
+                    self._mirrors.failed(location.mirror, error, took_s=took_s, by_user=location.by_user)
             if not left:
                 break
         raise PartUnavailable(str(part), tuple(attempts))
@@ -151,7 +168,6 @@ class Acquirer:
         """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
         receiver.from_here = 0
-        receiver.patience_s = self._options.patience_s if alternatives else None
         again = self._options.rounds > 1  # what is passed over now is asked in the next round
         receiver.may_pass = alternatives and again and not self._mirrors.avoided(location.mirror)
         try:
@@ -182,9 +198,15 @@ class Acquirer:
         if part.length and receiver.received == part.length:
             receiver.restart()
         request = Request(
-            location.url, offset=receiver.received, length=part.length, patience_s=receiver.patience_s
+            location.url,
+            offset=receiver.received,
+            length=part.length,
+            silence_s=receiver.haste.silence_s,
+            patience_s=receiver.haste.patience_s,
+            fresh=receiver.fresh,
         )
-        await self._fetcher.fetch(request, receiver)
+        with receiver.timed():
+            await self._fetcher.fetch(request, receiver)
 
 
 class _PartReceiver(Generic[T]):
@@ -200,7 +222,11 @@ class _PartReceiver(Generic[T]):
         self._contributors: set[str] = {""} if sink.received else set()
         self.location: Location | None = None
         self.from_here = 0  # bytes that came from it
-        self.patience_s: float | None = None
+        self.haste = Haste()
+        self.fresh = False  # its mirror's answer was wrong before
+        self.took_s = 0.0  # the last transfer, without what we held it up
+        self.spent_s = 0.0  # all of them
+        self._since = 0.0
         self.may_pass = False  # over a location whose mirror fails while we wait for a slot
 
     @property
@@ -212,6 +238,16 @@ class _PartReceiver(Generic[T]):
     def mixed(self) -> bool:
         """Tell whether more than one location sent what we have."""
         return len(self._contributors) > 1
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Measure a transfer."""
+        self._since = trio.current_time()
+        try:
+            yield
+        finally:
+            self.took_s = trio.current_time() - self._since
+            self.spent_s += self.took_s
 
     async def begin(self, answer: Answer) -> None:
         """Go on where we were, or begin anew if the server sends everything."""
@@ -225,9 +261,11 @@ class _PartReceiver(Generic[T]):
         self._batch.append(data)
         self.from_here += len(data)
         self._batched += len(data)
+        began = trio.current_time()
         if self._batched >= BATCH_BYTES:
             await trio.to_thread.run_sync(self._write)
         await self._brake(len(data))
+        self._since += trio.current_time() - began
 
     async def finish(self) -> T:
         """Check the whole and keep it; raise `WrongContent`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jigdofs.fetch import url as urls
 from jigdofs.format import jigdo
@@ -27,10 +27,12 @@ class Location:
     Attributes:
         url: ready to be fetched: escaped http(s) URL, or an absolute path.
         mirror: the prefix it came from, as far as the .jigdo or the user named one.
+        by_user: the prefix is one that the user asked for.
     """
 
     url: str
     mirror: str
+    by_user: bool = field(default=False, compare=False)
 
     @property
     def host(self) -> str:
@@ -85,6 +87,15 @@ class Locator:
         self._jigdo = description
         self._mirrors = mirrors
         self._directory = directory
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether `locations` finds its way at once; else `prepare` should run in a thread before."""
+        return self._jigdo.is_sorted
+
+    def prepare(self) -> None:
+        """Sort the lines of the .jigdo; 500,000 take some 0.5 s."""
+        self._jigdo.sort()
 
     def locations(self, checksum: Checksum) -> list[Location]:
         """Return where a part may be had, best first; equal ranks stay in file order."""
@@ -144,10 +155,11 @@ class Locator:
         target = route.target
         if urls.is_http(target):
             for url in urls.escape(target):
-                yield Location(url, route.mirror if urls.is_http(route.mirror) else urls.origin(url))
+                mirror = route.mirror if urls.is_http(route.mirror) else urls.origin(url)
+                yield Location(url, mirror, by_user=route.own)
         elif route.own and target.startswith("/"):
             if ".." not in target.split("/"):
-                yield Location(os.path.normpath(target), route.mirror)
+                yield Location(os.path.normpath(target), route.mirror, by_user=True)
         elif urls.is_http(route.base):
             yield from self._beside(target, route)
         elif target.startswith("file:"):

@@ -15,7 +15,13 @@ _log = logging.getLogger(__name__)
 
 AVOID_FIRST_S = 5.0
 AVOID_MAX_S = 300.0
+AVOID_TIMES_AS_LONG = 10
+"""As long as it took to show that a mirror is of no use: so at most one read in ten waits for it again."""
 WRONG_BEFORE_AVOIDED = 3
+SLOW_S = 1.0
+"""A failure that took longer is a silence; one that took less costs a reader little when it comes again."""
+TOLD_AGAIN_S = 300.0
+"""How often the user hears at most of a mirror that fails and works by turns."""
 SPARE_SHARE = 4  # one slot in four is for readers who wait
 
 
@@ -31,6 +37,9 @@ class Health:
         wrong_ever: the same since the beginning.
         avoided_until: time before which others are tried first.
         asked_until: time before which the server itself asked to be left alone (Retry-After).
+        slow: its last failure took long.
+        told_at: when the user was told that it is avoided, None if never.
+        told: it has not worked since.
     """
 
     files: int = 0
@@ -40,6 +49,9 @@ class Health:
     wrong_ever: int = 0
     avoided_until: float = 0.0
     asked_until: float = 0.0
+    slow: bool = False
+    told_at: float | None = None
+    told: bool = False
 
 
 class Mirrors:
@@ -83,8 +95,13 @@ class Mirrors:
         return self.health(mirror).avoided_until > self._clock()
 
     def order(self, locations: Iterable[Location]) -> list[Location]:
-        """Return the locations in their order, those of avoided mirrors last."""
-        return sorted(locations, key=lambda location: self.avoided(location.mirror))
+        """Return the locations in their order, those of avoided mirrors last, and of these the slow ones."""
+
+        def key(location: Location) -> tuple[bool, bool]:
+            avoided = self.avoided(location.mirror)
+            return avoided, avoided and self.health(location.mirror).slow
+
+        return sorted(locations, key=key)
 
     def asked_to_wait_s(self, locations: Iterable[Location]) -> float:
         """Return for how long all mirrors of these have asked to be left alone."""
@@ -101,20 +118,41 @@ class Mirrors:
         health.files += 1
         health.bytes += length
         health.failures = health.wrong = 0
+        health.slow = health.told = False
         health.avoided_until = 0.0
 
-    def failed(self, mirror: str, trouble: MirrorTrouble) -> None:
-        """Note that a mirror could not be reached, was too slow or said it is overloaded."""
+    def failed(
+        self, mirror: str, trouble: MirrorTrouble, *, took_s: float = 0.0, by_user: bool = False
+    ) -> None:
+        """Note that a mirror could not be reached, was too slow or said it is overloaded.
+
+        Args:
+            mirror: which.
+            trouble: what it was.
+            took_s: how long it took to show.
+            by_user: the user asked for this mirror, so he is told.
+        """
         health = self.health(mirror)
         health.failures += 1
-        pause = min(AVOID_FIRST_S * 2 ** min(health.failures - 1, 16), AVOID_MAX_S)
+        health.slow = took_s > SLOW_S
+        pause = max(AVOID_FIRST_S * 2 ** min(health.failures - 1, 16), AVOID_TIMES_AS_LONG * took_s)
+        pause = min(pause, AVOID_MAX_S)
         if trouble.retry_after_s is not None:
             pause = min(trouble.retry_after_s, AVOID_MAX_S)
             health.asked_until = self._clock() + pause
         if not self.avoided(mirror):
             name = without_credentials(mirror)
-            _log.info("mirror %s is avoided for %g s: %s", name, pause, trouble.reason)
+            level = logging.WARNING if by_user and self._worth_telling(health) else logging.INFO
+            _log.log(level, "mirror %s is avoided for %g s: %s", name, pause, trouble.reason)
         health.avoided_until = max(health.avoided_until, self._clock() + pause)
+
+    def _worth_telling(self, health: Health) -> bool:
+        """Tell whether the user does not know yet that a mirror fails, and note that he does now."""
+        now = self._clock()
+        if health.told or (health.told_at is not None and now < health.told_at + TOLD_AGAIN_S):
+            return False
+        health.told, health.told_at = True, now
+        return True
 
     def blame(self, mirror: str) -> int:
         """Note wrong content, and return how often that was; a mirror that keeps sending it is avoided."""
