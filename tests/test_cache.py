@@ -2,10 +2,13 @@
 
 import contextlib
 import functools
+import json
 import multiprocessing
 import os
 import pickle
 import random
+import re
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -22,8 +25,12 @@ from jigdofs.config import CacheOptions
 from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache
+from jigdofs.parts.open_file import Fingerprint
+from jigdofs.parts.small_files import keep_small, read_small
 from jigdofs.parts.spool import MemoryPlace, Spool
-from jigdofs.wiring.foundation import open_cache
+from jigdofs.parts.unnamed import can_keep_unnamed
+from jigdofs.wiring.foundation import open_cache, open_remembered
+from tests.campaigns.watched import Watched
 from tests.kit.requirements import as_user, lack, require_root, tool
 
 KIB = 1 << 10
@@ -296,12 +303,98 @@ def test_touched_file(cache: Cache) -> None:
 
 
 def make_trusted_but_wrong(directory: Path, data: bytes) -> None:
-    """Change a file in a way that its fingerprint does not show."""
+    """Change a file, and the fingerprint that is noted of it."""
     path = next(path for path in (directory / "objects").rglob(sum_of(data).hex))
+    with path.open("r+b") as file:
+        file.write(b"\0\0\0")
+    now = list(Fingerprint.of_status(path.stat()))
+    row = ("file:" + key_of(data),)
+    with (
+        contextlib.closing(sqlite3.connect(directory / "index" / "cache.db", timeout=10)) as database,
+        database,
+    ):
+        for (text,) in database.execute("SELECT value FROM Cache WHERE key = ?", row).fetchall():
+            changed = json.dumps([*now, *json.loads(text)[-2:]])
+            database.execute("UPDATE Cache SET value = ? WHERE key = ?", (changed, *row))
+
+
+def test_a_write_that_hides_itself(cache: Cache, expected_log: Callable[[str], None]) -> None:
+    """A file that was changed in place, with its old time put back, is found out; open or not."""
+    expected_log("is not what it was")
+    data = content(1)
+    put(cache, data)
+    path = cache.path(key_of(data))
+    held = cache.open(key_of(data), len(data), sum_of(data))
+    assert held is not None
+    assert held.unchanged()
     status = path.stat()
     with path.open("r+b") as file:
         file.write(b"\0\0\0")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not held.unchanged()
+    held.discard()
+    assert cache.open_at_once(key_of(data), len(data)) is None
+    assert not has(cache, data)
+
+
+def test_what_older_versions_noted(directory: Path) -> None:
+    """A note without ctime is not believed, but its checksum is of use: the file is verified and stays."""
+    data, key = content(1), f"raw-{'ab' * 32}-7"
+    cache = open_at(directory)
+    spool = Spool(len(data), (cache.place(key, None),), Algorithm.SHA256.hasher)
+    spool.write(data)
+    spool.finish().discard()
+    cache.close()
+    row = ("file:" + key,)
+    with contextlib.closing(sqlite3.connect(directory / "index" / "cache.db")) as database, database:
+        ((text,),) = database.execute("SELECT value FROM Cache WHERE key = ?", row).fetchall()
+        values = json.loads(text)
+        database.execute(
+            "UPDATE Cache SET value = ? WHERE key = ?", (json.dumps([*values[:3], *values[4:]]), *row)
+        )
+    cache = open_at(directory)
+    cache.learn([key])
+    assert cache.open_at_once(key, len(data)) is None
+    file = cache.open(key, len(data))
+    assert file is not None
+    file.discard()
+    cache.close()
+
+
+def test_what_is_being_written_has_no_name(cache: Cache, directory: Path) -> None:
+    """Nobody can open a file before it is complete, so nobody can change it then."""
+    if not can_keep_unnamed(os.open(directory / "incoming", os.O_RDONLY), "try"):
+        lack("this filesystem cannot have files without a name")
+    data = content(1)
+    spool = Spool(len(data), (cache.place(key_of(data), sum_of(data)),), Algorithm.SHA256.hasher)
+    spool.write(data)
+    assert list((directory / "incoming").iterdir()) == []
+    spool.finish().discard()
+    assert has(cache, data)
+
+
+@pytest.mark.logs("is not what it was")
+@pytest.mark.parametrize("noted", [None, 0, 1 << 62])
+def test_a_hole_is_not_hashed(cache: Cache, directory: Path, noted: int | None) -> None:
+    """A file of a length that nobody knows, and that no file of ours has, does not take hours to verify.
+
+    Nor does what the index says of its length, tampered with or not, make it do so.
+    """
+    data = content(1)
+    put(cache, data)
+    cache.flush()
+    path = cache.path(key_of(data))
+    row = ("file:" + key_of(data),)
+    with contextlib.closing(sqlite3.connect(directory / "index" / "cache.db")) as database, database:
+        if noted is None:
+            database.execute("DELETE FROM Cache WHERE key = ?", row)
+        else:
+            ((text,),) = database.execute("SELECT value FROM Cache WHERE key = ?", row).fetchall()
+            changed = json.dumps([noted, *json.loads(text)[1:]])
+            database.execute("UPDATE Cache SET value = ? WHERE key = ?", (changed, *row))
+    os.truncate(path, 1 << 42)
+    assert cache.open(key_of(data), None, sum_of(data)) is None
+    assert not path.exists()
 
 
 def test_clean_end_is_trusted(directory: Path) -> None:
@@ -512,10 +605,16 @@ def test_open_elsewhere_is_spared(directory: Path) -> None:
         cache.close()
 
 
+def left_by(directory: Path) -> None:
+    """Put there what the one session that runs is writing, as on a filesystem where that has a name."""
+    (session,) = (directory / "sessions").iterdir()
+    (directory / "incoming" / f"{session.name}-99").write_bytes(b"half")
+
+
 def test_killed_process_leaves_nothing(directory: Path) -> None:
     """What a killed process was writing is removed by the next one; what a running one writes is not."""
     with Process(work_and_wait, directory, [1], False) as running:
-        assert len(list((directory / "incoming").iterdir())) == 1
+        left_by(directory)
         open_at(directory).close()
         assert len(list((directory / "incoming").iterdir())) == 1
         running.kill()
@@ -820,12 +919,10 @@ def test_link_in_the_place_of_a_directory(
 def test_hostile_session_name(directory: Path, name: str) -> None:
     """The name of a dead session is no pattern: it removes nothing of a session that lives."""
     cache = open_at(directory)
-    spool = Spool(16 * KIB, (cache.place(key_of(content(1)), None),), Algorithm.SHA256.hasher)
-    spool.write(b"half")
+    left_by(directory)
     (directory / "sessions" / name).touch()
     open_at(directory).close()
     assert len(list((directory / "incoming").iterdir())) == 1
-    spool.abandon()
     cache.close()
 
 
@@ -969,3 +1066,119 @@ def test_writers_and_flushes_do_not_wait_for_each_other(directory: Path) -> None
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     cache.close()
+
+
+# -- ways out of the directory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["objects", "objects/sha256", "objects/shard"])
+def test_a_link_while_we_run(directory: Path, tmp_path: Path, name: str) -> None:
+    """A directory that becomes a link while we run: nothing is looked at or evicted where it leads to."""
+    outside = tmp_path / "outside"
+    cache = open_at(directory)
+    files = [content(number) for number in range(4)]
+    for data in files:
+        put(cache, data)
+    shard = cache.path(key_of(files[0])).parent
+    place = shard if name.endswith("shard") else directory / name
+    shutil.copytree(place, outside)
+    place.rename(directory / "gone")
+    place.symlink_to(outside)
+    with Watched(outside) as watched:
+        assert cache.present([key_of(files[0])]) <= ({key_of(files[0])} if name == "objects" else set())
+        for number in range(100, 150):
+            put(cache, content(number))
+        cache.close()
+        assert watched.touched() == []
+        assert watched.changed() == []
+
+
+@pytest.mark.parametrize("how", ["directory", "cache.db", "cache.db-wal", "hard link"])
+def test_an_index_that_leads_outside(directory: Path, tmp_path: Path, how: str) -> None:
+    """A database that is somebody else's, by a link or another name, is neither read nor written to."""
+    filled(directory)
+    index, outside = directory / "index", tmp_path / "outside"
+    shutil.copytree(index, outside)
+    (outside / "cache.db-wal").write_bytes(b"kept")
+    match how:
+        case "directory":
+            shutil.rmtree(index)
+            index.symlink_to(outside)
+        case "hard link":
+            (index / "cache.db").unlink()
+            (index / "cache.db").hardlink_to(outside / "cache.db")
+        case _:
+            (index / how).unlink(missing_ok=True)
+            (index / how).symlink_to(outside / how)
+    with Watched(outside) as watched:
+        for again in (False, True):
+            if again and how == "directory":  # what was moved aside is in the way then
+                shutil.rmtree(index)
+                index.symlink_to(outside)
+            cache = open_at(directory)
+            put(cache, content(9))
+            cache.close()
+        assert watched.touched() == []
+        assert watched.changed() == []
+
+
+def test_the_index_is_replaced_while_we_run(directory: Path, tmp_path: Path) -> None:
+    """The last one to close a database removes its journal: not what has that name in another place."""
+    outside = tmp_path / "outside"
+    filled(directory)
+    shutil.copytree(directory / "index", outside)
+    (outside / "cache.db-wal").write_bytes(b"kept")
+    cache = open_at(directory)
+    put(cache, content(9))
+    (directory / "index").rename(directory / "gone")
+    (directory / "index").symlink_to(outside)
+    with Watched(outside) as watched:
+        cache.close()
+        assert watched.changed() == []
+
+
+def test_too_long_for_memory(directory: Path) -> None:
+    """A small file that the index says to be huge is not read into memory."""
+    key = f"doc-{'ab' * 32}"
+    cache = open_at(directory, None)
+    assert keep_small(cache, key, b"small")
+    cache.close()
+    path = cache.path(key)
+    os.truncate(path, 1 << 40)
+    row = ("file:" + key,)
+    with contextlib.closing(sqlite3.connect(directory / "index" / "cache.db")) as database, database:
+        ((text,),) = database.execute("SELECT value FROM Cache WHERE key = ?", row).fetchall()
+        changed = json.dumps([*Fingerprint.of_status(path.stat()), *json.loads(text)[-2:]])
+        database.execute("UPDATE Cache SET value = ? WHERE key = ?", (changed, *row))
+    cache = open_at(directory, None)
+    assert read_small(cache, key) is None
+    cache.close()
+
+
+@pytest.mark.parametrize("how", ["link", "hard link"])
+def test_remembered_files_that_lead_outside(
+    directory: Path, tmp_path: Path, how: str, expected_log: Callable[[str], None]
+) -> None:
+    """What is known of local files is not kept in a file that is somebody else's."""
+    expected_log("is no file of our own")
+    directory.mkdir(mode=0o700)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "db").touch()
+    if how == "link":
+        (directory / "scanned.db").symlink_to(outside / "db")
+    else:
+        (directory / "scanned.db").hardlink_to(outside / "db")
+    with Watched(outside) as watched:
+        assert open_remembered(CacheOptions(directory)) is None
+        assert watched.touched() == []
+        assert watched.changed() == []
+
+
+def test_too_few_descriptors() -> None:
+    """A start that cannot succeed says in one line how many are needed."""
+    program = "from jigdofs.wiring.foundation import allow_descriptors as a\nimport jigdofs.errors as e\n"
+    program += "try: a()\nexcept e.UsageError as error: print(error)"
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-c", program]
+    done = subprocess.run(limited, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"needs 128 file descriptors, and only 64 are allowed .*\n", done.stdout)

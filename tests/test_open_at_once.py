@@ -1,7 +1,6 @@
 """Opening cached files without waiting: what can be opened so is right, whatever lies there."""
 
 import os
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from jigdofs.parts import notes
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.open_at_once import can_open_at_once, open_at_once
 from jigdofs.parts.spool import Spool
+from jigdofs.parts.used import UsedTimes
 
 DATA = b"a part" * 1000
 CHECKSUM = Checksum.of(Algorithm.SHA256, DATA)
@@ -169,16 +169,17 @@ def test_killed_session_is_not_learnt(tmp_path: Path) -> None:
 def test_use_is_marked(cache: Cache) -> None:
     """A file that is opened at once counts as used, for the eviction, and stays believed."""
     put(cache)
-    path = cache.path(KEY)
-    modified_ns = path.stat().st_mtime_ns
-    os.utime(path, ns=(1, modified_ns))
+    status = cache.path(KEY).stat()
+    before = time.time_ns()
     assert content(cache) == DATA
     cache.flush()
-    status = path.stat()
-    assert status.st_mtime_ns == modified_ns
-    assert time.time() - status.st_atime < 60
+    directory = os.open(cache.directory, os.O_RDONLY)
+    times = UsedTimes(directory)
+    assert before <= times.all().ns(KEY) <= time.time_ns()
+    times.close()
+    os.close(directory)
+    assert cache.path(KEY).stat() == status
     assert content(cache) == DATA
-    assert stat.S_ISREG(status.st_mode)
 
 
 def test_memory_is_bounded(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_unpin_keeps_open() -> None:
     file.discard()
 
 
-@pytest.mark.parametrize("change", ["write", "shorten", "lengthen", "touch"])
+@pytest.mark.parametrize("change", ["write", "shorten", "lengthen", "touch", "write and hide"])
 def test_unchanged(tmp_path: Path, change: str) -> None:
     """Every way to change a file shows."""
     path = tmp_path / "a"
@@ -64,8 +64,6 @@ def test_unchanged(tmp_path: Path, change: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     file = OpenFile(fd, Fingerprint.of(fd))
     assert file.unchanged()
-    os.utime(path, ns=(99, 1))
-    assert file.unchanged(), "the time of the last access is no change"
     match change:
         case "write":
             path.write_bytes(b"CONTENT")
@@ -73,6 +71,9 @@ def test_unchanged(tmp_path: Path, change: str) -> None:
             os.truncate(path, 3)
         case "lengthen":
             os.truncate(path, 30)
+        case "write and hide":
+            path.write_bytes(b"CONTENT")
+            os.utime(path, ns=(1, 1))
         case _:
             os.utime(path, ns=(1, 2))
     assert not file.unchanged()

@@ -1,13 +1,14 @@
 """The raw data: chunks inflated piece by piece, in bounded memory, or refused where they are damaged."""
 
 import bz2
+import hashlib
 import itertools
 import os
 import random
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -167,16 +168,20 @@ def test_a_template_that_changes(tmp_path: Path, append: bytes) -> None:
             check_unchanged(template)
 
 
+def listed_as(chunks: list[tuple[bytes, Compression, int]]) -> tuple[Chunk, ...]:
+    starts = itertools.accumulate((len(packed) for packed, _, _ in chunks), initial=0)
+    return tuple(
+        Chunk(compression, start, len(packed), length)
+        for start, (packed, compression, length) in zip(starts, chunks, strict=False)
+    )
+
+
 @asynccontextmanager
 async def raw_data(
     tmp_path: Path, chunks: list[tuple[bytes, Compression, int]]
 ) -> AsyncIterator[tuple[RawData, Path]]:
     """Put chunks (packed, compression, length) into a template; yield its raw data and its path."""
-    starts = itertools.accumulate((len(packed) for packed, _, _ in chunks), initial=0)
-    listed = tuple(
-        Chunk(compression, start, len(packed), length)
-        for start, (packed, compression, length) in zip(starts, chunks, strict=False)
-    )
+    listed = listed_as(chunks)
     with template_of(tmp_path / "t", b"".join(packed for packed, _, _ in chunks)) as template:
         async with trio.open_nursery() as nursery:
             store = ObjectStore(None, Flights(nursery), OpenFiles(8, 1 << 30), (TemporaryPlace(),))
@@ -211,6 +216,48 @@ async def test_open_what_is_damaged(tmp_path: Path) -> None:
         os.utime(path, ns=(0, 0))
         with pytest.raises(InputError, match="changed"):
             await raw.open(2)
+
+
+@pytest.mark.parametrize("how", ["written to", "written to and hidden", "removed", "renamed"])
+async def test_a_template_that_is_injured(
+    tmp_path: Path, how: str, expected_log: Callable[[str], None]
+) -> None:
+    """What was done to a template does not get into the image: a wrong one is had anew, a right one used."""
+    data = list(DATA.values())
+    (tmp_path / "again").mkdir()
+    packed = b"".join(packed for packed, _, _ in CHUNKS)
+    digest = hashlib.md5(packed).hexdigest()
+    renewed = []
+    with (
+        template_of(tmp_path / "t", packed) as template,
+        template_of(tmp_path / "again" / "t", packed) as another,
+    ):
+
+        async def renew() -> TemplateFile:
+            renewed.append(how)
+            return another._replace(digest=digest)
+
+        path = tmp_path / "t"
+        async with trio.open_nursery() as nursery:
+            store = ObjectStore(None, Flights(nursery), OpenFiles(8, 1 << 30), (TemporaryPlace(),))
+            raw = RawData(template._replace(digest=digest), listed_as(CHUNKS), store, renew)
+            status = path.stat()
+            match how:
+                case "removed":
+                    path.unlink()
+                case "renamed":
+                    path.rename(tmp_path / "elsewhere")
+                case _:
+                    expected_log("was changed since it was read")
+                    path.write_bytes(bytes(len(packed)))
+                    if how.endswith("hidden"):
+                        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            for number, wanted in enumerate(data):
+                file = await raw.open(number)
+                assert os.pread(file.fd, len(wanted) + 1, 0) == wanted
+                file.unpin()
+            nursery.cancel_scope.cancel()
+    assert renewed == ([how] if how.startswith("written") else [])
 
 
 def _idle_store() -> ObjectStore:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import random
 import subprocess
@@ -298,3 +299,25 @@ def test_cannot_be_kept(tmp_path: Path) -> None:
     place = Refusing(tmp_path)
     assert filled(spool_of(place)) == DATA
     assert place.abandoned == 1
+
+
+def test_what_others_write_meanwhile(tmp_path: Path) -> None:
+    """Where a file has a name while it is written, it is not kept once somebody else wrote to it."""
+
+    class Named(TemporaryPlace):
+        """A place where others can write, as on filesystems that know no file without a name."""
+
+        def create(self, length: int) -> int:
+            return os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR, 0o600)
+
+    for again in (False, True):
+        spool = Spool(len(DATA), (Named(),), Algorithm.SHA256.hasher)
+        spool.write(DATA if again else DATA[:1000])
+        status = (tmp_path / "file").stat()
+        with (tmp_path / "file").open("r+b") as file:
+            file.write(b"others")
+        os.utime(tmp_path / "file", ns=(status.st_atime_ns, status.st_mtime_ns))
+        go_on = spool.finish if again else functools.partial(spool.write, DATA[1000:])
+        with pytest.raises(CacheError, match="changed by something else"):
+            go_on()
+        spool.abandon()

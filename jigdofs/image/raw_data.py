@@ -1,24 +1,37 @@
 """The raw data: the template's chunks, each inflated into a file of its own when first read.
 
-Invariant of this file: memory does not grow with a chunk. One chunk was seen to inflate to 42 MB
-from 0.3 MB (format.md 1.3), so bytes are streamed from the template to the file in pieces.
+Invariants of this file:
+* Memory does not grow with a chunk. One chunk was seen to inflate to 42 MB from 0.3 MB (format.md 1.3), so
+  bytes are streamed from the template to the file in pieces.
+* Nothing is inflated from a template that is not what it was when it was verified: it is hashed again when
+  anybody did anything to it, and had anew if it is wrong.
 """
 
 from __future__ import annotations
 
 import bz2
+import contextlib
+import logging
 import os
+import threading
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
-from jigdofs.errors import FormatError, InputError
+import trio
+
+from jigdofs.errors import FormatError, InputError, JigdofsError
+from jigdofs.format.checksum import Checksum
 from jigdofs.format.template import Chunk, Compression
 from jigdofs.image.opener import ChunkSlice, OpenFile
 
+_log = logging.getLogger(__name__)
+
 PIECE_BYTES = 256 << 10
+
+_CHANGED = "the template changed since it was read; begin anew (a mount: unmount first)"
 
 Write = Callable[[bytes], None]
 
@@ -52,15 +65,32 @@ class TemplateFile(NamedTuple):
     fingerprint: tuple[int, int]
 
 
+Renew = Callable[[], Awaitable[TemplateFile]]
+
+
 class RawData:
     """The concatenation of all unmatched data, as files that hold one chunk each.
+
+    Args:
+        template: has the chunks.
+        chunks: all of them, in order.
+        store: keeps what was inflated.
+        renew: has the same template anew, where that is possible; raises `JigdofsError`.
 
     Attributes:
         keys: of these files in the store, in order.
     """
 
-    def __init__(self, template: TemplateFile, chunks: tuple[Chunk, ...], store: ObjectStore) -> None:
-        self._template = template
+    def __init__(
+        self,
+        template: TemplateFile,
+        chunks: tuple[Chunk, ...],
+        store: ObjectStore,
+        renew: Renew | None = None,
+    ) -> None:
+        self._template = _Watched(template)
+        self._renew = renew
+        self._renewing = trio.Lock()
         self._chunks = chunks
         self._starts = [0, *accumulate(chunk.length for chunk in chunks)]
         self._store = store
@@ -83,31 +113,105 @@ class RawData:
 
     async def open(self, key: int) -> OpenFile:
         """Return an inflated chunk, pinned; raise `FormatError` where it is damaged."""
-        return await self._store.open_made(self.keys[key], self._chunks[key].length, self._inflate(key))
+        template = self._template
+        try:
+            return await self._open(key, template)
+        except (FormatError, InputError):
+            if not await self._renewed(template):
+                raise
+        return await self._open(key, self._template)
+
+    async def _open(self, key: int, template: _Watched) -> OpenFile:
+        make = self._inflate(key, template)
+        return await self._store.open_made(self.keys[key], self._chunks[key].length, make)
+
+    async def _renewed(self, template: _Watched) -> bool:
+        """Have the template anew if it is not what it was; tell whether another one is used from now on."""
+        async with self._renewing:
+            if self._template is not template:
+                return True
+            if self._renew is None or await trio.to_thread.run_sync(template.is_right):
+                return False
+            _log.warning("%s: the template was changed since it was read; having it anew", template.file.name)
+            try:
+                again = await self._renew()
+            except JigdofsError as trouble:
+                _log.info("%s", trouble)
+                return False
+            self._template = _Watched(again)
+            return True
 
     def hint(self, key: int) -> None:
         """Begin to inflate a chunk in the background."""
-        self._store.hint_made(self.keys[key], self._chunks[key].length, self._inflate(key))
+        make = self._inflate(key, self._template)
+        self._store.hint_made(self.keys[key], self._chunks[key].length, make)
 
-    def _inflate(self, key: int) -> Callable[[Write], None]:
-        template, chunk = self._template, self._chunks[key]
+    def _inflate(self, key: int, template: _Watched) -> Callable[[Write], None]:
+        chunk = self._chunks[key]
 
         def make(write: Write) -> None:
-            check_unchanged(template)
-            for piece in inflate(template, chunk):
+            template.check()
+            for piece in inflate(template.file, chunk):
                 write(piece)
-            check_unchanged(template)
+            template.check()
 
         return make
+
+
+class _Watched:
+    """A template, and what its file was like when it was last known to be right. Methods block.
+
+    Removing it or giving it another name changes its ctime and not its content, so it is hashed then.
+    """
+
+    def __init__(self, file: TemplateFile) -> None:
+        self.file = file
+        self._checking = threading.Lock()
+        self._seen: tuple[int, ...] | None = None
+        with contextlib.suppress(OSError):
+            seen = self._look()
+            if seen[:2] == file.fingerprint:
+                self._seen = seen
+
+    def _look(self) -> tuple[int, ...]:
+        status = os.fstat(self.file.fd)
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def is_right(self) -> bool:
+        """Tell whether it is what was verified."""
+        with self._checking:
+            before = self._look()
+            if before == self._seen:
+                return True
+            if self._hash() != self.file.digest or self._look() != before:
+                return False
+            self._seen = before
+            return True
+
+    def _hash(self) -> str:
+        try:
+            hasher = Checksum(bytes.fromhex(self.file.digest)).algorithm.hasher()
+        except ValueError:
+            return ""
+        at = 0
+        while data := os.pread(self.file.fd, PIECE_BYTES, at):
+            if at > self.file.fingerprint[0]:
+                return ""  # longer than it was, perhaps by a hole without end
+            hasher.update(data)
+            at += len(data)
+        return hasher.digest().hex()
+
+    def check(self) -> None:
+        """Raise `InputError` if it is not what was verified."""
+        if not self.is_right():
+            raise InputError(f"{self.file.name}: {_CHANGED}")
 
 
 def check_unchanged(template: TemplateFile) -> None:
     """Raise `InputError` if the template file was written to since it was verified."""
     status = os.fstat(template.fd)
     if (status.st_size, status.st_mtime_ns) != template.fingerprint:
-        raise InputError(
-            f"{template.name}: the template changed since it was read; begin anew (a mount: unmount first)"
-        )
+        raise InputError(f"{template.name}: {_CHANGED}")
 
 
 def inflate(template: TemplateFile, chunk: Chunk) -> Iterator[bytes]:

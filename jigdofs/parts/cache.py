@@ -21,27 +21,34 @@ import fcntl
 import itertools
 import logging
 import os
-import re
 import stat
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jigdofs.errors import CacheError
 from jigdofs.format.checksum import Algorithm, Checksum
-from jigdofs.parts.directories import OPEN_DIRECTORY, OPEN_FILE, make_inside, make_private, open_inside
+from jigdofs.parts.directories import (
+    OPEN_DIRECTORY,
+    OPEN_FILE,
+    check_ours,
+    make_inside,
+    make_private,
+)
 from jigdofs.parts.index import Index, IndexTrouble
 from jigdofs.parts.notes import Notes
+from jigdofs.parts.object_files import ObjectFiles, split
 from jigdofs.parts.open_at_once import can_open_at_once, open_at_once
 from jigdofs.parts.open_file import Fingerprint, OpenFile
 from jigdofs.parts.quota import Quota
 from jigdofs.parts.sessions import Sessions
+from jigdofs.parts.turns import Turns
+from jigdofs.parts.unnamed import can_keep_unnamed, give_name, open_unnamed
+from jigdofs.parts.used import UsedTimes
 
 _log = logging.getLogger(__name__)
 
-_KEY = re.compile(r"(md5|sha256|raw|doc|tree)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
 _READ_BYTES = 1 << 20
-_USED_AGAIN_S = 60  # no file is marked more often as used
+_UNKNOWN_BYTES = 1 << 30  # what nobody knows the length of is not hashed if it is longer: it may be a hole
 _CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# This is the cache of jigdofs; it may be removed.\n"
 )
@@ -51,6 +58,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 class Cache:
     """One process's view of a cache directory. All methods block: call them from worker threads.
+
+    Attributes:
+        turns: which files are being fetched, by any process.
 
     Args:
         directory: made if need be, with mode 0700.
@@ -65,79 +75,67 @@ class Cache:
     def __init__(self, directory: Path, *, max_bytes: int | None, min_free_bytes: int) -> None:
         self.directory = directory
         self._numbers = itertools.count()
-        self._used: list[str] = []  # opened at once, and not yet marked as used
+        self._used: set[str] = set()  # opened at once, and not yet marked as used
         make_private(directory)
         try:
             for name in ("objects", "incoming", "sessions"):
                 make_inside(directory / name)
             with contextlib.suppress(FileExistsError), (directory / "CACHEDIR.TAG").open("xb") as tag:
                 tag.write(_CACHEDIR_TAG)
-            self._index = Index(directory / "index")
-            try:
-                self._sessions = Sessions(directory, self._index)
-            except OSError:
-                self._index.close()
-                raise
-            self._objects = os.open(directory / "objects", OPEN_DIRECTORY)
-            self._incoming = os.open(directory / "incoming", OPEN_DIRECTORY)
-            self._at_once = can_open_at_once(self._objects)
+            with contextlib.ExitStack() as stack:
+                # whatever becomes of the directory from now on, nothing leads us out of these
+                whole = self._open_directory(stack, directory)
+                self._files = ObjectFiles(self._open_directory(stack, "objects", whole))
+                self._incoming = self._open_directory(stack, "incoming", whole)
+                self._index = Index(directory / "index")
+                stack.callback(self._index.close)
+                sessions = self._open_directory(stack, "sessions", whole)
+                self._sessions = Sessions(sessions, self._incoming, self._index)
+                self._times = UsedTimes(whole)
+                self.turns = Turns(whole)
+                self._at_once = can_open_at_once(self._files.fd)
+                self._unnamed = can_keep_unnamed(self._incoming, f"{self._sessions.own}-unnamed")
+                self._directories = stack.pop_all()
         except (OSError, IndexTrouble) as error:
             raise CacheError(f"cache {directory} cannot be used: {error}") from error
         self._notes = Notes(self._index, self._sessions)
         self._quota = Quota(
-            directory / "objects",
+            self._files.fd,
             self._index,
             self._sessions,
+            self._times,
             max_bytes=max_bytes,
             min_free_bytes=min_free_bytes,
         )
+
+    def _open_directory(
+        self, stack: contextlib.ExitStack, name: Path | str, parent: int | None = None
+    ) -> int:
+        flags = OPEN_DIRECTORY if parent is not None else OPEN_DIRECTORY & ~os.O_NOFOLLOW
+        directory = os.open(name, flags, dir_fd=parent)
+        stack.callback(os.close, directory)
+        check_ours(self.directory / name, os.fstat(directory))
+        return directory
 
     def close(self) -> None:
         """End the session cleanly: what it noted is believed next time."""
         self.flush()
         with contextlib.suppress(IndexTrouble, OSError):
             self._quota.close()
-        self._sessions.end([self.path(key) for key in self._notes.own])
-        self._index.close()
-        os.close(self._incoming)
-        os.close(self._objects)
+        self._sessions.end(self._notes.own, self._files.open)
+        self._times.close()
+        self.turns.close()
+        self._directories.close()  # and the index
 
     # -- names -----------------------------------------------------------------------------------
 
     def path(self, key: str) -> Path:
         """Return where a key's file lies; raise `CacheError` for anything that is no key."""
-        return self.directory.joinpath("objects", *_split(key))
-
-    @contextlib.contextmanager
-    def _shard(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """Yield the open directory of a key's file, and the file's name in it; raise `OSError`."""
-        kind, shard, name = _split(key)
-        outer = open_inside(self._objects, kind, make=make)
-        try:
-            inner = open_inside(outer, shard, make=make)
-        finally:
-            os.close(outer)
-        try:
-            yield inner, name
-        finally:
-            os.close(inner)
+        return self.directory.joinpath("objects", *split(key))
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
-        listed: dict[tuple[str, str], set[str]] = {}
-        found = set()
-        for key in keys:
-            kind, shard, name = _split(key)
-            names = listed.get((kind, shard))
-            if names is None:
-                try:
-                    names = set(os.listdir(self.directory / "objects" / kind / shard))
-                except OSError:
-                    names = set()
-                listed[kind, shard] = names
-            if name in names:
-                found.add(key)
-        return found
+        return self._files.present(keys)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -151,7 +149,7 @@ class Cache:
         """
         file: OpenFile | None = None
         try:
-            with self._shard(key) as (directory, name):
+            with self._files.shard(key) as (directory, name):
                 fd = os.open(name, OPEN_FILE, dir_fd=directory)
                 try:
                     _lock_shared(fd)
@@ -170,8 +168,12 @@ class Cache:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or length not in (None, status.st_size):
             return None
-        fingerprint = Fingerprint.of(fd)
+        fingerprint = Fingerprint.of_status(status)
         note = self._notes.get(key)
+        known = note is not None and note.fingerprint.size == status.st_size
+        if length is None and status.st_size > _UNKNOWN_BYTES and not known:
+            _log.warning("cache file %s is not what it was; it is made anew", key)
+            raise _WrongFile
         if self._notes.holds(note, fingerprint):
             self._notes.believe(key, fingerprint)
         else:
@@ -185,8 +187,7 @@ class Cache:
             if Fingerprint.of(fd) != fingerprint:
                 return None  # somebody is writing to it
             self._note(key, fingerprint, wanted)
-        with contextlib.suppress(OSError):
-            os.utime(fd, ns=(time.time_ns(), status.st_mtime_ns))  # the eviction's idea of "used"
+        self._times.mark((key,))
         return OpenFile(fd, fingerprint)
 
     def open_at_once(self, key: str, length: int) -> OpenFile | None:
@@ -198,16 +199,15 @@ class Cache:
             return None
         kind, _, name = key.partition("-")
         try:
-            fd = open_at_once(self._objects, f"{kind}/{name[:2]}/{name}".encode())
+            fd = open_at_once(self._files.fd, f"{kind}/{name[:2]}/{name}".encode())
         except OSError:
             return None
         try:
             _lock_shared(fd)
             status = os.fstat(fd)
-            fingerprint = Fingerprint(status.st_size, status.st_mtime_ns, status.st_ino)
+            fingerprint = Fingerprint.of_status(status)
             if status.st_size == length and self._notes.believed(key, fingerprint):
-                if time.time() - status.st_atime > _USED_AGAIN_S:
-                    self._used.append(key)
+                self._used.add(key)
                 file, fd = OpenFile(fd, fingerprint), -1
                 return file
         except OSError as error:
@@ -230,7 +230,7 @@ class Cache:
             key: its name in the cache.
             checksum: what will have been verified; None notes the checksum of what was written.
         """
-        _split(key)
+        split(key)
         return CachePlace(self, key, checksum)
 
     def reserve(self, length: int, *, evict: bool = True) -> None:
@@ -247,20 +247,31 @@ class Cache:
         self._quota.release(length)
 
     def create(self) -> tuple[int, str]:
-        """Return a fresh file under `incoming/`, open, and its name there; raise `OSError`."""
+        """Return a fresh file, open, and its name under `incoming/`; raise `OSError`.
+
+        Where the filesystem can, it gets that name only when it is kept: until then nobody else can write
+        to it.
+        """
         name = f"{self._sessions.own}-{next(self._numbers)}"
+        if self._unnamed:
+            return open_unnamed(self._incoming), name
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags, 0o600, dir_fd=self._incoming), name
 
     def keep(self, fd: int, name: str, key: str, checksum: Checksum | None) -> None:
-        """Move a file from `incoming/` to where its key says; raise `OSError`."""
+        """Give a file its name, or move it from `incoming/`, to where its key says; raise `OSError`."""
         _lock_shared(fd)
-        length = os.fstat(fd).st_size
+        status = os.fstat(fd)
         noted = checksum or _checksum_of(fd, Algorithm.SHA256)
-        with self._shard(key, make=True) as (directory, target):
-            os.rename(name, target, src_dir_fd=self._incoming, dst_dir_fd=directory)
-        self._quota.written(length)
-        self._note(key, Fingerprint.of(fd), noted)
+        with self._files.shard(key, make=True) as (directory, target):
+            if status.st_nlink:
+                os.rename(name, target, src_dir_fd=self._incoming, dst_dir_fd=directory)
+            else:
+                give_name(fd, directory, target, self._incoming, name)
+            now = Fingerprint.of(fd)  # at once: others can write to it from here on
+        self._quota.written(status.st_size)
+        if now.same_content(Fingerprint.of_status(status)):
+            self._note(key, now, noted)
 
     def drop(self, name: str) -> None:
         """Remove a file from `incoming/`, if it is still there."""
@@ -273,12 +284,9 @@ class Cache:
 
     def flush(self) -> None:
         """Write down what was noted: to the index in one transaction, and which files were used."""
-        self._notes.flush(self.path, self._quota.settle)
-        used, self._used = self._used, []
-        for key in set(used):
-            with contextlib.suppress(OSError), self._shard(key) as (directory, name):
-                modified_ns = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns
-                os.utime(name, ns=(time.time_ns(), modified_ns), dir_fd=directory, follow_symlinks=False)
+        self._notes.flush(self._files.exists, self._quota.settle)
+        used, self._used = self._used, set()
+        self._times.mark(used)
 
     # -- documents: small files known by URL -------------------------------------------------------
 
@@ -343,14 +351,6 @@ class CachePlace:
     def _release(self, length: int) -> None:
         self._cache.release(length)
         self._reserved = 0
-
-
-def _split(key: str) -> tuple[str, str, str]:
-    """Return kind, shard and name of a key's file; raise `CacheError` for anything that is no key."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise CacheError(f"`{key}' is no cache key")
-    return match[1], match[2][:2], match[2]
 
 
 def _lock_shared(fd: int) -> None:

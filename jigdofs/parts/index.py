@@ -4,6 +4,8 @@ Invariants of this file:
 * No pickle is ever written or read, and no value lives in a file: only short texts in the database.
   (A row that says otherwise was tampered with: diskcache would unpickle it, or open and unlink
   any path it names; CVE-2025-69872.)
+* SQLite goes by names and follows links: where one of its files is a link, or a file that has another name,
+  too, the database is not used. (While it is open, SQLite itself looks whether it was moved.)
 * Whatever goes wrong with the database is an `IndexTrouble`; the cache goes on without it.
 """
 
@@ -14,6 +16,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +31,7 @@ from jigdofs.errors import CacheError
 
 _log = logging.getLogger(__name__)
 _BUSY_S = 2
+_SQLITE_FILES = ("cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal")
 _SETTINGS = {*DEFAULT_SETTINGS, *METADATA}
 # as diskcache looks a key up, for rows as `_TextDisk` writes them
 _READ_TEXT = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = ? AND filename IS NULL"
@@ -121,14 +125,17 @@ def _probe(directory: Path) -> None:
     attribute of itself, whatever its name.
     """
     path = directory / "cache.db"
-    if not directory.is_dir():
-        if os.path.lexists(directory):
-            raise _IndexDamage(f"{directory} is no directory")
+    if not os.path.lexists(directory):
         return
-    if not path.exists():
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        raise _IndexDamage(f"{directory} is no directory")
+    for name in _SQLITE_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(directory / name)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise _IndexDamage(f"{directory / name} is no file of our own")
+    if not os.path.lexists(path):
         return
-    if not path.is_file():
-        raise _IndexDamage(f"{path} is no file")
     with _damage(directory), contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S)) as database:
         database.execute("BEGIN IMMEDIATE")
         foreign = {key for (key,) in database.execute("SELECT key FROM Settings")} - _SETTINGS
@@ -220,6 +227,8 @@ class Index:
         except _IndexDamage as error:
             _log.info("%s; a new one is begun", error)
             aside = self._directory.with_name(self._directory.name + ".damaged")
+            with contextlib.suppress(OSError):
+                aside.unlink()  # a link: rmtree opens what it leads to, before it refuses
             shutil.rmtree(aside, ignore_errors=True)
             self._directory.rename(aside)
             return _open_cache(self._directory)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from jigdofs.format.checksum import Checksum
@@ -39,17 +37,19 @@ class Note(NamedTuple):
 
     def dump(self) -> str:
         """Write it as text."""
-        return json.dumps([*self.fingerprint[:3], self.session, self.checksum.hex])
+        return json.dumps([*self.fingerprint, self.session, self.checksum.hex])
 
     @classmethod
     def parse(cls, text: str) -> Note | None:
         """Read what `dump` wrote; None for anything else."""
         with contextlib.suppress(ValueError, RecursionError):
             match json.loads(text):
-                case [int(size), int(mtime), int(inode), str(session), str(digest)]:
+                # as written before ctime was noted: only the checksum is of use
+                case [int(size), int(mtime), int(inode), *times, str(session), str(digest)] if len(times) < 2:
                     raw = bytes.fromhex(digest)
+                    changed = times[0] if times and isinstance(times[0], int) else 0
                     if len(raw) in (16, 32):
-                        return cls(Fingerprint(size, mtime, inode), session, Checksum(raw))
+                        return cls(Fingerprint(size, mtime, inode, changed), session, Checksum(raw))
         return None
 
 
@@ -120,11 +120,11 @@ class Notes:
             self.believe(key, fingerprint)
             return len(self._unwritten) >= _FLUSH_NOTES
 
-    def flush(self, path: Callable[[str], Path], settle: Callable[[Texts], None]) -> None:
+    def flush(self, exists: Callable[[str], bool], settle: Callable[[Texts], None]) -> None:
         """Write what was noted to the index, in one transaction.
 
         Args:
-            path: of a key's file.
+            exists: tells whether a key has a file.
             settle: called within the transaction.
         """
         with self._lock:
@@ -132,7 +132,7 @@ class Notes:
 
         def write(texts: Texts) -> None:
             for key, text in unwritten.items():
-                if os.path.lexists(path(key)):  # else evicted meanwhile
+                if exists(key):  # else evicted meanwhile
                     texts.set(row_key(key), text)
             settle(texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -14,9 +15,15 @@ from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flight, Flights
 from jigdofs.parts.open_file import OpenFile, OpenFiles
 from jigdofs.parts.slots import Ticket, Urgency
-from jigdofs.parts.spool import Place, Spool
+from jigdofs.parts.spool import Place, Spoilt, Spool
 
 _log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 0.02
+_BACKGROUND_PATIENCE_S = 60.0
+_DISTRUST_S = (
+    30.0  # so long nobody is waited for after somebody was in vain: a stopped process keeps its turns
+)
 
 Fill = Callable[[Spool, Ticket], Awaitable[OpenFile]]
 """Fill a spool, verify it and finish it."""
@@ -52,6 +59,7 @@ class ObjectStore:
         flights: what is on its way.
         open_files: what is open.
         fallbacks: where files are written that the cache does not take.
+        others_s: how long a reader waits for another process that fetches what he wants; it may be stopped.
     """
 
     def __init__(
@@ -60,11 +68,14 @@ class ObjectStore:
         flights: Flights,
         open_files: OpenFiles,
         fallbacks: tuple[Place, ...],
+        others_s: float = 5.0,
     ) -> None:
         self._cache = cache
         self._flights = flights
         self._open_files = open_files
         self._fallbacks = fallbacks
+        self._others_s = others_s
+        self._waited_in_vain_at = -math.inf
         self._disk = trio.CapacityLimiter(16)
 
     def peek(self, key: str, length: int) -> OpenFile | None:
@@ -131,17 +142,42 @@ class ObjectStore:
     async def _obtain(
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
     ) -> OpenFile:
-        file = await self._cached(key, length, checksum)
-        if file is None and not ticket.urgency.for_a_reader:
-            try:
-                file = await self._filled_ahead(key, length, checksum, fill, ticket)
-            except NoRoom:
-                if not ticket.urgency.for_a_reader:
-                    raise  # else a reader came meanwhile, and room is made for him
-        if file is None:
-            file = await self._filled(length, self._places(key, checksum), checksum, fill, ticket)
+        file, ours = await self._cached(key, length, checksum, ticket)
+        try:
+            if file is None and not ours:
+                file = await self._by_others(key, length, checksum, ticket)
+            if file is None and not ticket.urgency.for_a_reader:
+                try:
+                    file = await self._filled_ahead(key, length, checksum, fill, ticket)
+                except NoRoom:
+                    if not ticket.urgency.for_a_reader:
+                        raise  # else a reader came meanwhile, and room is made for him
+            if file is None:
+                file = await self._filled(length, self._places(key, checksum), checksum, fill, ticket)
+        finally:
+            if self._cache is not None and checksum is not None:
+                self._cache.turns.leave(key)
         self._open_files.add(key, file)
         return file
+
+    async def _by_others(
+        self, key: str, length: int, checksum: Checksum | None, ticket: Ticket
+    ) -> OpenFile | None:
+        """Wait until another process has fetched a file, or does not any more; None if we are to fetch it."""
+        begin = trio.current_time()
+        while True:
+            patience = self._others_s if ticket.urgency.for_a_reader else _BACKGROUND_PATIENCE_S
+            now = trio.current_time()
+            if now - begin >= patience:
+                self._waited_in_vain_at = now
+                _log.debug("%s: not waiting any longer for the process that fetches it", key)
+                return None
+            if now - self._waited_in_vain_at < _DISTRUST_S:
+                return None
+            await trio.sleep(_LOOK_AGAIN_S)
+            file, ours = await self._cached(key, length, checksum, ticket)
+            if file is not None or ours:
+                return file
 
     async def _filled_ahead(
         self, key: str, length: int, checksum: Checksum | None, fill: Fill, ticket: Ticket
@@ -165,19 +201,35 @@ class ObjectStore:
         length: int, places: tuple[Place, ...], checksum: Checksum | None, fill: Fill, ticket: Ticket
     ) -> OpenFile:
         algorithm = checksum.algorithm if checksum is not None else Algorithm.SHA256
-        spool = Spool(length, places, algorithm.hasher)
-        try:
-            return await fill(spool, ticket)
-        finally:
-            spool.abandon()
+        for again in (False, True):
+            spool = Spool(length, places, algorithm.hasher)
+            try:
+                return await fill(spool, ticket)
+            except Spoilt as error:
+                if again:
+                    raise
+                _log.warning("%s; it is had once more", error)
+            finally:
+                spool.abandon()
+        raise AssertionError("the second time returns or raises")
 
-    async def _cached(self, key: str, length: int, checksum: Checksum | None) -> OpenFile | None:
-        if self._cache is None:
-            return None
+    async def _cached(
+        self, key: str, length: int, checksum: Checksum | None, ticket: Ticket
+    ) -> tuple[OpenFile | None, bool]:
+        """Return the file if the cache has it, else whether it is our turn to fetch it."""
+        cache = self._cache
+        if cache is None:
+            return None, True
+
+        def look() -> tuple[OpenFile | None, bool]:
+            if checksum is None:
+                return cache.open(key, length), True
+            # first the turn: who has it has looked after everybody else was done
+            ours = cache.turns.take(key, for_a_reader=ticket.urgency.for_a_reader)
+            return cache.open(key, length, checksum), ours
+
         # left behind at the end of the daemon: verifying a large file may take long
-        return await trio.to_thread.run_sync(
-            self._cache.open, key, length, checksum, limiter=self._disk, abandon_on_cancel=True
-        )
+        return await trio.to_thread.run_sync(look, limiter=self._disk, abandon_on_cancel=True)
 
     def _places(self, key: str, checksum: Checksum | None) -> tuple[Place, ...]:
         if self._cache is None:

@@ -13,7 +13,7 @@ class Fingerprint(NamedTuple):
         size: bytes.
         mtime_ns: when it was last written to, as anybody may set it.
         inode: its number.
-        changed_ns: ctime, which nobody can set; 0 for our own files, whose times we touch ourselves.
+        changed_ns: ctime, which nobody can set: what gives a file its old mtime back changes it.
     """
 
     size: int
@@ -24,13 +24,16 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, fd: int) -> Fingerprint:
         """Take the fingerprint of an open file."""
-        status = os.fstat(fd)
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls.of_status(os.fstat(fd))
 
     @classmethod
-    def of_foreign(cls, status: os.stat_result) -> Fingerprint:
-        """Take the fingerprint of a file that others may write to."""
+    def of_status(cls, status: os.stat_result) -> Fingerprint:
+        """Take the fingerprint of a file that was just looked at."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+    def same_content(self, other: Fingerprint) -> bool:
+        """Tell whether nothing was written, as far as mtime says: a new name changes ctime, too."""
+        return self[:3] == other[:3]
 
 
 class OpenFile:
@@ -67,8 +70,8 @@ class OpenFile:
     def unchanged(self) -> bool:
         """Tell whether nobody wrote to it since it was verified; asked for every read, so kept short."""
         status = os.fstat(self.fd)
-        changed_ns = status.st_ctime_ns if self.foreign else 0
-        return (status.st_size, status.st_mtime_ns, status.st_ino, changed_ns) == self._fingerprint
+        now = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        return now == self._fingerprint
 
     def pin(self) -> None:
         """Keep the descriptor open across an await."""

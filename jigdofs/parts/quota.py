@@ -13,12 +13,14 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 from jigdofs.errors import CacheError
+from jigdofs.parts.directories import OPEN_FILE, opened
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.ledger import Ledger
 from jigdofs.parts.sessions import Sessions
+from jigdofs.parts.used import UsedTimes
 
 _log = logging.getLogger(__name__)
 _GRANT_BYTES = 32 << 20
@@ -32,23 +34,42 @@ def row_key(key: str) -> str:
     return f"file:{key}"
 
 
+class _File(NamedTuple):
+    """A file as eviction sees it: used least recently first."""
+
+    used_ns: int
+    size: int
+    kind: str
+    shard: str
+    name: str
+
+
 class Quota:
     """The accounts of a cache as one process sees them. Blocks: call it from worker threads.
 
     Args:
-        objects: the directory whose files are counted.
+        objects: the directory whose files are counted, open; it stays the caller's.
         index: where the accounts are kept.
         sessions: whose grants still count.
+        used: when files were last used.
         max_bytes: the quota, or None for none.
         min_free_bytes: what must stay free on the filesystem.
     """
 
     def __init__(
-        self, objects: Path, index: Index, sessions: Sessions, *, max_bytes: int | None, min_free_bytes: int
+        self,
+        objects: int,
+        index: Index,
+        sessions: Sessions,
+        used: UsedTimes,
+        *,
+        max_bytes: int | None,
+        min_free_bytes: int,
     ) -> None:
         self._objects = objects
         self._index = index
         self._sessions = sessions
+        self._used = used
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
         # `_lock` is held for moments, also by the index's thread: never wait for the index with it.
@@ -136,7 +157,7 @@ class Quota:
 
     def _limit(self, used: int) -> int:
         """Return how many bytes the cache may have, given how many it has."""
-        status = os.statvfs(self._objects)
+        status = os.fstatvfs(self._objects)
         by_disk = used + status.f_bavail * status.f_frsize - self._min_free_bytes
         return by_disk if self._max_bytes is None else min(self._max_bytes, by_disk)
 
@@ -155,17 +176,20 @@ class Quota:
         return ledger
 
     def _count(self) -> int:
-        return sum(size for _, size, _ in self._files())
+        return sum(file.size for file in self._files())
 
-    def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """Yield last use (ns), size and path of every file."""
-        for kind in _directories(self._objects):
-            for shard in _directories(kind):
-                with contextlib.suppress(OSError), os.scandir(shard) as entries:
-                    for entry in entries:
-                        with contextlib.suppress(OSError):
-                            status = entry.stat(follow_symlinks=False)
-                            yield status.st_atime_ns, status.st_size, Path(entry.path)
+    def _files(self) -> Iterator[_File]:
+        """Yield every file; no link is followed, whatever lies in the directory."""
+        used = self._used.all()
+        for kind in _names(self._objects):
+            with contextlib.suppress(OSError), opened(self._objects, kind) as outer:
+                for shard in _names(outer):
+                    with contextlib.suppress(OSError), opened(outer, shard) as inner:
+                        for name in _names(inner):
+                            with contextlib.suppress(OSError):
+                                status = os.stat(name, dir_fd=inner, follow_symlinks=False)
+                                used_ns = max(status.st_atime_ns, used.ns(f"{kind}-{name}"))
+                                yield _File(used_ns, status.st_size, kind, shard, name)
 
     def _evict(self, texts: Texts, ledger: Ledger, need: int) -> Ledger:
         """Remove the least recently used files that nobody has open until `need` bytes fit.
@@ -174,40 +198,47 @@ class Quota:
         note of it would be lost from the accounts.
         """
         files = sorted(self._files())
-        used = sum(size for _, size, _ in files)
+        used = sum(file.size for file in files)
         removed = 0
-        for _, size, path in files:
+        for file in files:
             limit = self._limit(used)
             slack = limit // _SLACK_SHARE if need < limit // 2 else 0
             if used + ledger.granted + need + slack <= limit:
                 break
-            if _remove_unused(path):
-                texts.delete(row_key(f"{path.parent.parent.name}-{path.name}"))
-                used -= size
+            if self._remove_unused(file):
+                texts.delete(row_key(f"{file.kind}-{file.name}"))
+                used -= file.size
                 removed += 1
         _log.debug("evicted %d files", removed)
         return ledger.recount(used)
 
+    def _remove_unused(self, file: _File) -> bool:
+        """Remove a file unless some process has it open."""
+        try:
+            with opened(self._objects, file.kind) as outer, opened(outer, file.shard) as inner:
+                return _remove_unused(inner, file.name)
+        except OSError:
+            return False
 
-def _directories(parent: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
+
+def _names(directory: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(directory)
+    return []
 
 
-def _remove_unused(path: Path) -> bool:
+def _remove_unused(directory: int, name: str) -> bool:
     """Unlink a file unless some process has it open (it holds a shared lock then)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(name, OPEN_FILE, dir_fd=directory)
     except OSError as error:
         if error.errno == errno.ELOOP:  # a symlink: none of ours
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(name, dir_fd=directory)
         return error.errno in (errno.ENOENT, errno.ELOOP)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        os.unlink(name, dir_fd=directory)
     except OSError:
         return False
     finally:

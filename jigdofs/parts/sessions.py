@@ -14,14 +14,16 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Collection
-from pathlib import Path
+import time
+from collections.abc import Callable, Collection
 
 from jigdofs.parts.directories import OPEN_FILE
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile("[0-9a-f]{16}")
+_FRESH = ".new"
+_JUST_MADE_S = 60.0
 FEW = 32
 """Up to so many noted files are brought to disk one by one at the end, more with their whole filesystem."""
 _REMEMBERED = 1000  # clean ends kept; files of older sessions are verified once more
@@ -32,26 +34,27 @@ class Sessions:
     """This process's session and what is known of the others.
 
     Args:
-        directory: the cache; must have `sessions/` and `incoming/`.
+        directory: `sessions/` of the cache, open; it stays the caller's.
+        incoming: `incoming/` of the cache, open.
         index: where clean ends are noted.
 
     Raises:
         OSError: the directory cannot be written to.
     """
 
-    def __init__(self, directory: Path, index: Index) -> None:
+    def __init__(self, directory: int, incoming: int, index: Index) -> None:
         self._directory = directory
+        self._incoming = incoming
         self._index = index
         self._clean: frozenset[str] | None = None  # sessions that ended cleanly, once we looked
         self.own = secrets.token_hex(8)
-        fresh = self._path(self.own + ".new")
-        self._fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fresh = self.own + _FRESH
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+        self._fd = os.open(fresh, flags, 0o600, dir_fd=directory)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        fresh.rename(self._path(self.own))  # seen by others only now that it is locked
+        # seen by others only now that it is locked
+        os.rename(fresh, self.own, src_dir_fd=directory, dst_dir_fd=directory)
         self._sweep()
-
-    def _path(self, session: str) -> Path:
-        return self._directory / "sessions" / session
 
     def running(self, session: str) -> bool:
         """Tell whether the process of a session still runs."""
@@ -60,7 +63,7 @@ class Sessions:
         if not _NAME.fullmatch(session):
             return False
         try:
-            fd = os.open(self._path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(session, OPEN_FILE, dir_fd=self._directory)
         except OSError:
             return False
         try:
@@ -90,42 +93,48 @@ class Sessions:
     def _sweep(self) -> None:
         """Remove what killed processes left behind."""
         try:
-            dead = [name for name in os.listdir(self._directory / "sessions") if not self._alive(name)]
-            for left in os.listdir(self._directory / "incoming"):
+            dead = [name for name in os.listdir(self._directory) if not self._alive(name)]
+            for left in os.listdir(self._incoming):
                 if left.partition("-")[0] in dead:
-                    (self._directory / "incoming" / left).unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(left, dir_fd=self._incoming)
             for name in dead:
-                self._path(name).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._directory)
         except OSError as error:
             _log.info("cannot tidy the cache up: %s", error)
 
     def _alive(self, name: str) -> bool:
         """Tell whether a file under `sessions/` is none of a dead session."""
+        if name.endswith(_FRESH):  # of a start that was killed there, unless it is just being made
+            made = os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mtime
+            return time.time() - made < _JUST_MADE_S
         return not _NAME.fullmatch(name) or self.running(name)
 
-    def end(self, noted: Collection[Path]) -> None:
+    def end(self, noted: Collection[str], open_file: Callable[[str], int]) -> None:
         """End cleanly: bring the files to disk, so that a power cut cannot belie the index.
 
         Args:
-            noted: the files whose fingerprints this session noted.
+            noted: the keys of the files whose fingerprints this session noted.
+            open_file: opens the file of a key; raises `OSError`.
         """
         try:
             if len(noted) > FEW:
                 _sync_filesystem(self._fd)
             else:  # that would bring to disk what others write there, too: 0.3 s for an image of 570 MB
-                _sync_files(noted)
+                _sync_files(noted, open_file)
             self._index.atomically(self._note_end)
         except (IndexTrouble, OSError) as error:
             _log.info("the cache was not closed cleanly: %s", error)
         with contextlib.suppress(OSError):
-            self._path(self.own).unlink()
+            os.unlink(self.own, dir_fd=self._directory)
         os.close(self._fd)
 
 
-def _sync_files(paths: Collection[Path]) -> None:
-    for path in paths:
+def _sync_files(keys: Collection[str], open_file: Callable[[str], int]) -> None:
+    for key in keys:
         with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
-            fd = os.open(path, OPEN_FILE)
+            fd = open_file(key)
             try:
                 os.fdatasync(fd)
             finally:

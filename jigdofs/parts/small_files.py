@@ -12,11 +12,17 @@ from jigdofs.parts.spool import Spool
 
 _log = logging.getLogger(__name__)
 
+MAX_BYTES = 256 << 20
+"""A longer file is none of these: what the index says of it was tampered with."""
+
 
 def read_small(cache: Cache | None, key: str) -> bytes | None:
     """Return what is kept under a key, or None."""
     file = None if cache is None else cache.open(key, None)
     if file is None:
+        return None
+    if file.size > MAX_BYTES:
+        file.discard()
         return None
     try:
         data = os.pread(file.fd, file.size, 0)

@@ -23,6 +23,10 @@ _log = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
 
 
+class Spoilt(CacheError):
+    """Say that somebody else wrote to a file before it was kept: what is in it now, nobody has verified."""
+
+
 class Place(Protocol):
     """Somewhere a spool can be written to."""
 
@@ -111,6 +115,7 @@ class Spool:
         self._new_hasher = hasher
         self._hasher = hasher()
         self._fd = -1
+        self._seen: Fingerprint | None = None  # after our last write, where others could write, too
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append bytes; raise `CacheError` where no place takes them."""
@@ -119,6 +124,7 @@ class Spool:
             raise ValueError("more bytes than the file may have")
         if self._fd < 0:
             self._next_place()
+        self._check_untouched()
         self._hasher.update(view)
         while view:
             try:
@@ -128,6 +134,16 @@ class Spool:
                 continue
             self.received += written
             view = view[written:]
+        self._look()
+
+    def _look(self) -> None:
+        """Keep in mind what the file is like, unless it has no name by which others could open it."""
+        status = os.fstat(self._fd)
+        self._seen = Fingerprint.of_status(status) if status.st_nlink else None
+
+    def _check_untouched(self) -> None:
+        if self._seen is not None and Fingerprint.of(self._fd) != self._seen:
+            raise Spoilt("a file that was being written was changed by something else")
 
     def restart(self) -> None:
         """Forget what was written."""
@@ -142,17 +158,22 @@ class Spool:
         """Keep the file; its checksum was found right. The spool is done with."""
         if self._fd < 0:
             self._next_place()  # an empty file
+        self._check_untouched()
         size = os.fstat(self._fd).st_size
         if size < self.received:
-            raise CacheError("a file that was being written became shorter")
+            raise Spoilt("a file that was being written became shorter")
         if size > self.received:
             os.ftruncate(self._fd, self.received)  # an attempt before this one was longer
+        before = Fingerprint.of(self._fd)
         try:
             self._places[0].keep(self._fd)
         except (OSError, CacheError) as error:
             _log.warning("cannot keep a file in the cache: %s", error)
             self._places[0].abandon(self._fd)
-        file = OpenFile(self._fd, Fingerprint.of(self._fd))
+        now = Fingerprint.of(self._fd)
+        if not now.same_content(before):  # it has a name by now
+            raise Spoilt("a file was changed by something else while it was kept")
+        file = OpenFile(self._fd, now)
         self._fd = -1
         return file
 
@@ -173,6 +194,7 @@ class Spool:
                 problem = error
                 self._places.pop(0)
             else:
+                self._look()
                 return
         raise NoRoom(f"no room for {self.length} bytes: {problem}")
 
@@ -191,6 +213,7 @@ class Spool:
                     self.abandon()
                     self._places.pop(0)
                 else:
+                    self._look()
                     return
         finally:
             place.abandon(old)
@@ -203,7 +226,7 @@ def _copy(source: int, target: int, length: int) -> None:
     while done < length:
         piece = memoryview(os.pread(source, min(_COPY_BYTES, length - done), done))
         if not piece:
-            raise CacheError("a file that was being written became shorter")
+            raise Spoilt("a file that was being written became shorter")
         while piece:
             written = os.pwrite(target, piece, done)
             piece = piece[written:]

@@ -49,11 +49,11 @@ def parse_mountinfo(text: bytes) -> list[MountLine]:
         fields, rest = left.split(b" "), right.split(b" ")
         if len(fields) >= 5 and len(rest) >= 2:
             options = os.fsdecode(rest[2]) if len(rest) > 2 else ""
-            found.append(MountLine(_unescape(fields[4]), _unescape(rest[0]), _unescape(rest[1]), options))
+            found.append(MountLine(unescape(fields[4]), unescape(rest[0]), unescape(rest[1]), options))
     return found
 
 
-def _unescape(field: bytes) -> str:
+def unescape(field: bytes) -> str:
     """Undo the octal escapes of blanks, tabs, line feeds and backslashes."""
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))
 

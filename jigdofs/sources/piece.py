@@ -52,7 +52,7 @@ class Piece(NamedTuple):
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
     """Take the fingerprint out of what stat said."""
-    return Fingerprint.of_foreign(status)
+    return Fingerprint.of_status(status)
 
 
 def open_regular(path: str) -> int:

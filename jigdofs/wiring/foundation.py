@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import resource
+import stat
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ import trio
 
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions
 from jigdofs.documents import Documents
-from jigdofs.errors import CacheError, UnsafeCache
+from jigdofs.errors import CacheError, InputError, UnsafeCache, UsageError
 from jigdofs.fetch.fetcher import Answer, Fetcher, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.jigdo import JigdoFile
+from jigdofs.image.raw_data import TemplateFile
 from jigdofs.load import LoadedImage, Loader
 from jigdofs.parts.cache import Cache
+from jigdofs.parts.directories import make_private
 from jigdofs.parts.open_file import OpenFiles
 from jigdofs.parts.spool import MemoryPlace, Place, TemporaryPlace
 from jigdofs.sources.remembered import Remembered
@@ -34,6 +37,8 @@ _log = logging.getLogger(__name__)
 MAX_OPEN_FILES = 4096
 """Open at most: an image with more parts and chunks than that has each opened anew in every pass. With 512,
 serving a warm image of 408 parts and 110 chunks reached 2.2 GB/s, with 4096 3.8."""
+_OTHER_DESCRIPTORS = 96  # our own, connections, and what worker threads open for a moment
+LEAST_DESCRIPTORS = 128
 MAX_OPEN_BYTES = 4 << 30
 MEMORY_BYTES = 64 << 20
 _DEFAULT_FREE_BYTES = 1 << 30
@@ -75,7 +80,7 @@ def open_cache(options: CacheOptions | None) -> Cache | None:
     free = options.min_free_bytes
     try:
         if free is None:
-            options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(options.directory)
             status = os.statvfs(options.directory)
             free = min(_DEFAULT_FREE_BYTES, status.f_blocks * status.f_frsize // 20)
         return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free)
@@ -87,16 +92,30 @@ def open_cache(options: CacheOptions | None) -> Cache | None:
         return None
 
 
-def keep_open_files(options: CacheOptions | None) -> OpenFiles:
-    """Keep some files open, but neither most of our descriptors nor most of a small cache."""
+def allow_descriptors() -> int:
+    """Have as many files open as we may want to, and return how many that may be.
+
+    Raises:
+        UsageError: so few that reads would fail.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 2 * MAX_OPEN_FILES)
+    if wanted < LEAST_DESCRIPTORS:
+        raise UsageError(
+            f"needs {LEAST_DESCRIPTORS} file descriptors, and only {wanted} are allowed here (`ulimit -n')"
+        )
     if soft < wanted:  # 1024 by default, so that programs with select(2) do not break; we have none
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
+    return soft
+
+
+def keep_open_files(options: CacheOptions | None) -> OpenFiles:
+    """Keep some files open, but neither most of our descriptors nor most of a small cache."""
+    count = allow_descriptors()
     quota = options.max_bytes if options is not None else None
     return OpenFiles(
-        min(MAX_OPEN_FILES, max(16, soft // 2)),
+        min(MAX_OPEN_FILES, count // 2, count - _OTHER_DESCRIPTORS),
         MAX_OPEN_BYTES if quota is None else min(MAX_OPEN_BYTES, quota // 4),
     )
 
@@ -113,7 +132,8 @@ class Foundation:
 async def lay_foundation(
     stack: contextlib.AsyncExitStack, cache_options: CacheOptions | None, fetch_options: FetchOptions
 ) -> Foundation:
-    """Open cache and fetcher; they are closed with the stack. Raises `UnsafeCache`."""
+    """Open cache and fetcher; they are closed with the stack. Raises `UnsafeCache` and `UsageError`."""
+    allow_descriptors()
     cache = await stack.enter_async_context(_cache(cache_options))
     fetcher = await stack.enter_async_context(open_fetcher(fetch_options))
     return Foundation(cache, fetcher, (TemporaryPlace(), MemoryPlace(MEMORY_BYTES)))
@@ -153,6 +173,24 @@ async def load(
             loaded.append(image)
     check_labels(inputs.mirrors, [image.description for image in loaded])
     return loaded
+
+
+async def load_template_again(
+    house: Foundation, image: LoadedImage, which: str, fetch_options: FetchOptions, opened: list[int]
+) -> TemplateFile:
+    """Have the template of an image anew, and its descriptor in `opened`.
+
+    Raises:
+        JigdofsError: it cannot be had, or another one has its place.
+    """
+    found: TemplateFile | None = None
+    for again in await make_loader(house, fetch_options, None).load(image.source, which):
+        opened.append(again.template_file.fd)
+        if again.template_file.digest == image.template_file.digest:
+            found = again.template_file
+    if found is None:
+        raise InputError(f"{image.source}: names another template now")
+    return found
 
 
 def check_labels(labels: Iterable[str], descriptions: Iterable[JigdoFile]) -> None:
@@ -198,7 +236,14 @@ def open_remembered(options: CacheOptions | None) -> Remembered | None:
     """Open what is known of local files, or None where nothing is to be kept."""
     if options is None or not os.path.isdir(options.directory):
         return None
-    return Remembered(str(options.directory / "scanned.db"), report=_log.warning)
+    path = options.directory / "scanned.db"
+    for file in (path, path.with_name("scanned.db-journal")):  # SQLite would follow a link
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                _log.warning("%s is no file of our own; what is known of local files is not used", file)
+                return None
+    return Remembered(str(path), report=_log.warning)
 
 
 @contextlib.asynccontextmanager

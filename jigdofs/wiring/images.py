@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,7 +49,14 @@ from jigdofs.sources.iso import MAGIC, MAGIC_OFFSET
 from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 from jigdofs.templates import Progress
-from jigdofs.wiring.foundation import background, keep_open_files, keep_remembered, lay_foundation, load
+from jigdofs.wiring.foundation import (
+    background,
+    keep_open_files,
+    keep_remembered,
+    lay_foundation,
+    load,
+    load_template_again,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +66,7 @@ _FEW_EXTENTS = 1 << 14
 """Up to so many, a DVD's, are looked up while the mount is being made; a Blu-ray's would hold it up (0.38 s
 instead of 0.25), so they wait until it is shown."""
 SETTLE_S = 1.0  # so long after a reader's last part the background still stands back
+_OTHERS_S = 5.0  # a reader waits for what another daemon fetches into the same cache
 _NO_SOURCES = SourceOptions()
 _NO_BACKGROUND = BackgroundOptions()
 
@@ -184,6 +193,8 @@ async def open_images(
     """
     async with contextlib.AsyncExitStack() as stack:
         house = await lay_foundation(stack, cache_options, fetch_options)
+        templates: list[int] = []  # open descriptors of those that had to be had anew
+        stack.callback(_close_all, templates)
         plain, described = await _plain_images(stack, inputs)
         loaded = await load(stack, house, described, fetch_options, progress)
         recorder = await stack.enter_async_context(_recorder(background_options))
@@ -191,7 +202,8 @@ async def open_images(
         stack.callback(open_files.close)  # after the flights, which may still land
         nursery = await stack.enter_async_context(background())
         flights = Flights(nursery, SETTLE_S)
-        objects = ObjectStore(house.cache, flights, open_files, house.fallbacks)
+        others_s = min(_OTHERS_S, read_options.timeout_s / 4)
+        objects = ObjectStore(house.cache, flights, open_files, house.fallbacks, others_s)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         brake = Brake(flights, trio.current_time, background_options.max_bytes_per_s)
         acquirer = Acquirer(house.fetcher, mirrors, fetch_options, brake)
@@ -219,7 +231,8 @@ async def open_images(
             locator = Locator(image.description, inputs.mirrors, image.directory)
             find = local.find if local is not None else None
             store = PartStore(objects, acquirer, locator, presence.add, find)
-            raw_data = RawData(image.template_file, image.chunks, objects)
+            renew = partial(load_template_again, house, image, inputs.image, fetch_options, templates)
+            raw_data = RawData(image.template_file, image.chunks, objects, renew)
             if house.cache is not None:
                 upkeep.append(partial(_learn, house.cache, raw_data.keys, image.layout))
             reader = ImageReader(
@@ -289,6 +302,11 @@ async def _recorder(options: BackgroundOptions) -> AsyncIterator[Recorder | None
         if recorder is not None:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(recorder.close)
+
+
+def _close_all(opened: Iterable[int]) -> None:
+    for fd in opened:
+        os.close(fd)
 
 
 def _identity(image: LoadedImage) -> str:

@@ -1,0 +1,78 @@
+"""Where the files of the cache lie, by key: entered directory by directory, so that nothing leads out.
+
+objects/md5/ab/abcd…   kind, shard and name of the key md5-abcd…
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from jigdofs.errors import CacheError
+from jigdofs.parts.directories import OPEN_FILE, open_inside, opened
+
+_KEY = re.compile(r"(md5|sha256|raw|doc|tree)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
+
+
+def split(key: str) -> tuple[str, str, str]:
+    """Return kind, shard and name of a key's file; raise `CacheError` for anything that is no key."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise CacheError(f"`{key}' is no cache key")
+    return match[1], match[2][:2], match[2]
+
+
+class ObjectFiles:
+    """The directory `objects/`. All methods block, and raise `CacheError` for anything that is no key.
+
+    Attributes:
+        fd: the directory, open; it stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @contextlib.contextmanager
+    def shard(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Yield the open directory of a key's file, and the file's name in it; raise `OSError`."""
+        kind, shard, name = split(key)
+        with opened(self.fd, kind, make=make) as outer:
+            inner = open_inside(outer, shard, make=make)
+        try:
+            yield inner, name
+        finally:
+            os.close(inner)
+
+    def open(self, key: str) -> int:
+        """Open whatever lies in the place of a key's file, for reading; raise `OSError`."""
+        with self.shard(key) as (directory, name):
+            return os.open(name, OPEN_FILE, dir_fd=directory)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether a key has a file."""
+        try:
+            with self.shard(key) as (directory, name):
+                os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def present(self, keys: Iterable[str]) -> set[str]:
+        """Return those keys that have a file, without opening any: one directory listing per shard."""
+        listed: dict[tuple[str, str], set[str]] = {}
+        found = set()
+        for key in keys:
+            kind, shard, name = split(key)
+            names = listed.get((kind, shard))
+            if names is None:
+                names = listed[kind, shard] = self._listed(kind, shard)
+            if name in names:
+                found.add(key)
+        return found
+
+    def _listed(self, kind: str, shard: str) -> set[str]:
+        with contextlib.suppress(OSError), opened(self.fd, kind) as outer, opened(outer, shard) as inner:
+            return set(os.listdir(inner))
+        return set()
