@@ -31,6 +31,7 @@ from tests.kit.scenes import (
     loop_device,
     occurrences,
     pool_files,
+    read_again,
     read_buffered,
     read_direct,
     reading,
@@ -127,7 +128,7 @@ def test_server_gone_and_back(scene: Scene, read: Callable[[Path, int, int], byt
         drop_pages(scene.image)
         assert read(scene.image, cached.offset, cached.length) == scene.expect(cached)
         scene.server.start()
-        assert read(scene.image, missing.offset, missing.length) == scene.expect(missing)
+        assert read_again(lambda: read(scene.image, missing.offset, missing.length)) == scene.expect(missing)
         assert os.pread(held.fileno(), 1, missing.offset + 4096) == scene.data[missing.offset + 4096 :][:1]
         lines = [line for line in mounted.stderr() if line.startswith("ERROR")]
         assert 1 <= len(lines) <= 2, "once for all that failed for the same reason"
@@ -150,7 +151,7 @@ def test_a_failed_read_says_what_was_tried(scene: Scene) -> None:
         assert "404" in line
         assert scene.server.url(url_path(part)) in line
         scene.server.behave()
-        assert scene.read(part) == scene.expect(part)
+        assert read_again(lambda: scene.read(part)) == scene.expect(part)
 
 
 @pytest.mark.parametrize("fault", [Reset(1000), Truncate(1000), Status(503), Reset(), Stall(1000)], ids=str)
@@ -229,11 +230,24 @@ def test_a_slow_server_is_given_up(scene: Scene) -> None:
     with FaultyServer(pool_files(scene.built, "/slow/")) as slow:
         slow.always("/slow/*", Drip(500))
         mirror = f"--mirror=Debian={slow.url('/slow/')}"
-        with scene.mounted(mirror, "--min-speed=100k"):
+        with scene.mounted(mirror, "--min-speed=100k", allow_log=(" is avoided for ",)):
             begin = time.monotonic()
             assert scene.read(part) == scene.expect(part)
             assert time.monotonic() - begin < BOUND_S
             assert slow.paths() == [f"/slow/{part.path}"]
+
+
+def test_a_given_up_mirror_of_the_user_is_told(scene: Scene) -> None:
+    """The log says once, without -v, that a mirror the user asked for is of no use; others serve."""
+    with FaultyServer() as down:
+        down.stop()
+        mirror = down.url("/down/")
+        with scene.mounted(
+            f"--mirror=Debian={mirror}", allow_log=(f"mirror {mirror} is avoided",)
+        ) as mounted:
+            for part in scene.parts[:3]:
+                assert scene.read(part) == scene.expect(part)
+            assert len([line for line in mounted.stderr() if line.startswith("WARNING")]) == 1
 
 
 def test_a_read_ends_at_its_time_limit(scene: Scene) -> None:
@@ -247,6 +261,18 @@ def test_a_read_ends_at_its_time_limit(scene: Scene) -> None:
         wait_until(lambda: scene.objects("md5"), "the part arrives all the same")
         assert scene.read(part) == scene.expect(part)
         assert scene.server.count(url_path(part)) == 1
+
+
+def test_the_kernel_asks_again_in_vain(scene: Scene) -> None:
+    """A buffered read ends at the time limit, too: the kernel asks once more for each page that failed."""
+    part = scene.parts[0]
+    scene.server.script(url_path(part), Stall())
+    limit_s = 4.0
+    with scene.mounted("--stall-timeout=60s", f"--read-timeout={limit_s}s", allow_log=("not be had within",)):
+        begin = time.monotonic()
+        with fails_with(errno.EIO):
+            read_buffered(scene.image, part.offset, 100)
+        assert time.monotonic() - begin < 1.75 * limit_s
 
 
 # -- signals and unmounting --------------------------------------------------------------------------

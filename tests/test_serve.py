@@ -189,7 +189,8 @@ def test_a_part_that_cannot_be_had_is_an_error(scene: Scene) -> None:
     assert scene.built.image.read_bytes().startswith(done.stdout)
     assert len(done.stdout) <= one.offset
     scene.mirror.behave()
-    assert curl(scene.image).stdout == scene.built.image.read_bytes()
+    whole = scene.built.image.read_bytes()
+    wait_until(lambda: curl(scene.image).stdout == whole, "for a moment it is not asked for again")
 
 
 def test_a_client_that_leaves_leaves_nothing(scene: Scene) -> None:

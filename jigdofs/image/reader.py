@@ -29,6 +29,10 @@ _MAX_HINTS = 256
 _PIECES_AT_ONCE = 256
 """Pieces of a read that are filled before others have a turn: a usual one has two or three, a hostile one
 131,072, which took 0.9 s."""
+_REMEMBERED_S = 0.5
+"""So long a part that could not be had is not asked for again: after a failed read the kernel asks for each
+of its pages once more, and the reader would wait a second time as long."""
+_MAX_REMEMBERED = 1024
 _WOULD_BLOCK = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -71,6 +75,7 @@ class ImageReader:
         self._parts = parts
         self._timeout_s = timeout_s
         self._readahead_bytes = readahead_bytes
+        self._failed: dict[Part | int, tuple[float, JigdofsError]] = {}  # and until when that is believed
 
     def readahead(self, limit: int | None = None) -> Readahead:
         """Return what `read` needs to follow one sequential reader, who wants nothing beyond `limit`."""
@@ -146,12 +151,17 @@ class ImageReader:
     async def _obtain(self, offset: int, view: memoryview, missing: list[_Wanted]) -> None:
         """Fill what is missing, all at once, within the time limit; raise the first error."""
         errors: list[JigdofsError] = []
+        waiting: set[Part | int] = set()
 
         async def fill(wanted: _Wanted) -> None:
+            waiting.add(wanted.key)
             try:
+                self._raise_if_just_failed(wanted.key)
                 await self._read_waiting(wanted, view[wanted.position : wanted.position + wanted.length])
             except JigdofsError as error:
+                self._remember(wanted.key, error)
                 errors.append(error)
+            waiting.discard(wanted.key)
 
         with trio.move_on_after(self._timeout_s) as limit:
             for at in range(0, len(missing), _AT_ONCE):
@@ -166,9 +176,25 @@ class ImageReader:
         if errors:
             raise errors[0]
         if limit.cancelled_caught:
-            raise ReadTimeout(
+            late = ReadTimeout(
                 f"{len(view)} bytes at offset {offset} could not be had within {self._timeout_s:g} s"
             )
+            for key in waiting:
+                self._remember(key, late)
+            raise late
+
+    def _raise_if_just_failed(self, key: Part | int) -> None:
+        until, error = self._failed.get(key, (0.0, None))
+        if error is not None and trio.current_time() < until:
+            raise error.with_traceback(None)
+
+    def _remember(self, key: Part | int, error: JigdofsError) -> None:
+        """Note that a part or chunk could not be had just now; an error told again is no new one."""
+        if key in self._failed and self._failed[key][1] is error:
+            return
+        while len(self._failed) >= _MAX_REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+        self._failed[key] = (trio.current_time() + _REMEMBERED_S, error)
 
     async def _read_waiting(self, wanted: _Wanted, view: memoryview) -> None:
         """Open and read; once more if the file was changed behind our back in between."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +134,19 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout_s:g} s")
         time.sleep(0.01)
+
+
+def read_again(read: Callable[[], bytes]) -> bytes:
+    """Read what could not be had a moment ago: for that moment it is not asked for again."""
+    got: list[bytes] = []
+
+    def reads() -> bool:
+        with suppress(OSError):
+            got.append(read())
+        return bool(got)
+
+    wait_until(reads, "it can be read again")
+    return got[0]
 
 
 def ended(pid: int) -> bool:
