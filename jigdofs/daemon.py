@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-from jigdofs.errors import EXIT_INTERRUPTED, EXIT_MOUNT, EXIT_OK
+from jigdofs.errors import EXIT_INTERRUPTED, EXIT_MOUNT, EXIT_OK, Stopped
 
 _log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
 
 Ready = Callable[[], None]
 
@@ -18,7 +21,8 @@ Ready = Callable[[], None]
 def run_detached(work: Callable[[Ready], int]) -> int:
     """Run `work` in a child and return once it called its argument, or ended.
 
-    Until then the child shares our terminal, so it prints its own errors and Ctrl-C ends both.
+    Until then the child shares our terminal, so it prints its own errors and Ctrl-C ends both; if we are
+    killed, it ends too, as nobody would learn of it.
 
     Returns:
         0 once the child is ready, else its exit code.
@@ -26,6 +30,7 @@ def run_detached(work: Callable[[Ready], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     child = os.fork()
     if child:
         os.close(writing)
@@ -38,10 +43,17 @@ def run_detached(work: Callable[[Ready], int]) -> int:
             return EXIT_OK
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            name = signal.strsignal(-code) or f"signal {-code}"
+            sys.stderr.write(f"jigdofs: the daemon died before it was ready: {name}\n")
         return code if code > 0 else EXIT_MOUNT
     os.close(reading)
+    _end_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:  # it died before it could be told to us
+        os._exit(EXIT_MOUNT)
 
     def ready_now() -> None:
+        _end_with_parent(None)
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal any more that could go away
         os.chdir("/")
@@ -51,8 +63,12 @@ def run_detached(work: Callable[[Ready], int]) -> int:
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         os.close(null)
-        os.write(writing, b"1")
-        os.close(writing)
+        try:
+            os.write(writing, b"1")
+        except BrokenPipeError:
+            raise Stopped("whoever wanted this is gone") from None
+        finally:
+            os.close(writing)
 
     code = EXIT_MOUNT
     try:
@@ -62,3 +78,8 @@ def run_detached(work: Callable[[Ready], int]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end_with_parent(number: signal.Signals | None) -> None:
+    """Have the kernel send us a signal when our parent dies (prctl(2)), or no longer."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number or 0), 0, 0, 0)

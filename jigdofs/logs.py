@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from jigdofs.errors import JigdofsError, Stopped
+from jigdofs.errors import JigdofsError, Stopped, printable
 
 _ROOT = logging.getLogger("jigdofs")
 SYSLOG = "syslog"
@@ -68,20 +68,28 @@ def to_user(level: int) -> None:
     _set(handler, level)
 
 
-def to_background(target: str, level: int) -> None:
-    """Log to a file, or to syslog for the word `syslog`; raise `OSError`."""
+def to_background(target: str, level: int, where: str) -> None:
+    """Log to a file, or to syslog, which several processes may share; raise `OSError`.
+
+    Args:
+        target: of the file, or the word `syslog`.
+        level: what is logged.
+        where: what this process is for, a mount point: each line tells it, and the process.
+    """
     from logging.handlers import SysLogHandler, WatchedFileHandler
 
     handler: logging.Handler
+    # in a format, % is written twice
+    line = f"jigdofs[%(process)d]: {printable(where).replace('%', '%%')}: %(levelname)s %(name)s: %(message)s"
     if target == SYSLOG:
         os.stat(_SYSLOG_SOCKET)  # the handler would be silent about its absence
         handler = SysLogHandler(_SYSLOG_SOCKET)
-        handler.setFormatter(_OneLine("jigdofs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_OneLine(line))
     else:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         # reopened when logrotate moved it away
         handler = WatchedFileHandler(target, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_OneLine(f"%(asctime)s {line}"))
     _set(handler, level)
 
 
@@ -96,7 +104,19 @@ def default_target() -> str:
         return SYSLOG
     import platformdirs
 
-    return str(platformdirs.user_log_path("jigdofs") / "mount.log")
+    directory = platformdirs.user_log_path("jigdofs")
+    if os.geteuid() == 0 and not _belongs_to_root(directory):
+        directory = Path("/var/log/jigdofs")
+    return str(directory / "mount.log")
+
+
+def _belongs_to_root(path: Path) -> bool:
+    """Tell whether all the way to a path is root's: sudo may leave root with the HOME of a user.
+
+    Such a user could put links there, and would be left with directories that are not theirs.
+    """
+    existing = [parent for parent in (path, *path.parents) if parent.exists()]
+    return all(parent.stat().st_uid == 0 for parent in existing)
 
 
 def _set(handler: logging.Handler, level: int) -> None:

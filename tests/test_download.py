@@ -133,15 +133,35 @@ def test_every_image_from_local_files(
 
 @pytest.mark.parametrize(
     ("output", "expected"),
-    [("new/deep/", "new/deep/kit.iso"), ("other.img", "other.img")],
+    [
+        ("old/deep", "old/deep/kit.iso"),
+        ("old/deep/", "old/deep/kit.iso"),
+        ("old/x.img", "old/x.img"),
+        ("y", "y"),
+    ],
 )
 def test_output_names(iso_md5: BuiltImage, program: Program, output: str, expected: str) -> None:
-    """-o means a directory if it is one or ends in a slash, and else the name of the image."""
+    """-o means a directory if it is one, and else the name of the image."""
+    (program.home / "old" / "deep").mkdir(parents=True)
     done = program("download", iso_md5.jigdo, "-q", "-o", output)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (program.home / expected).read_bytes() == iso_md5.image.read_bytes()
     files = [path for path in program.home.rglob("*") if path.is_file()]
     assert [path for path in files if program.home / "cache" not in path.parents] == [program.home / expected]
+
+
+@pytest.mark.parametrize("output", ["new/", "new/deep/", "new/x.iso", "file/", "file/x.iso", "loop/"])
+def test_a_mistyped_output(iso_md5: BuiltImage, program: Program, output: str) -> None:
+    """A directory that -o means and that is not there is named, and not made; --into makes it."""
+    (program.home / "file").touch()
+    (program.home / "loop").symlink_to("nowhere")
+    line = program.fails("download", iso_md5.jigdo, "-q", "-o", output, code=3)
+    assert f"--output {output}" in line
+    assert "--into" in line
+    assert sorted(path.name for path in program.home.iterdir()) == ["file", "loop"]
+    done = program("download", iso_md5.jigdo, "-q", "--into", "new/deep", "--no-cache")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (program.home / "new" / "deep" / "kit.iso").read_bytes() == iso_md5.image.read_bytes()
 
 
 def test_several_images_cannot_have_one_name(iso_md5: BuiltImage, program: Program, tmp_path: Path) -> None:
@@ -164,7 +184,7 @@ def test_hostile_names_are_leaves(iso_md5: BuiltImage, program: Program, tmp_pat
     escape = tmp_path / "escaped.iso"
     hostile = ("../../up.iso", str(escape), "/", "..", "dir/same.iso", "same.iso")
     jigdo = describe(iso_md5, tmp_path / "in", *hostile)
-    done = program("download", jigdo, "-o", "a/b/out/", "--no-cache")
+    done = program("download", jigdo, "--into", "a/b/out", "--no-cache")
     assert done.returncode == 0, done
     out = program.home / "a" / "b" / "out"
     assert set(made(out)) == {"up.iso", "escaped.iso", "many", "many~2", "same.iso", "same~2.iso"}
@@ -175,7 +195,7 @@ def test_hostile_names_are_leaves(iso_md5: BuiltImage, program: Program, tmp_pat
 
 def test_a_name_as_long_as_can_be(iso_md5: BuiltImage, program: Program, tmp_path: Path) -> None:
     """A name of 300 characters is cut so that even the unfinished image fits the filesystem."""
-    done = program("download", describe(iso_md5, tmp_path / "in", "x" * 296 + ".iso"), "-o", "out/")
+    done = program("download", describe(iso_md5, tmp_path / "in", "x" * 296 + ".iso"), "--into", "out")
     assert done.returncode == 0, done
     ((name, data),) = made(program.home / "out").items()
     assert name.startswith("x" * 200)

@@ -47,6 +47,7 @@ def test_nobody_reads_what_it_says(built: BuiltImage, program: Program, options:
 
 def test_options_between_jigdos(built: BuiltImage, program: Program) -> None:
     """Options may stand anywhere, as in the commands of others."""
+    (program.home / "out").mkdir()
     done = program("download", "nowhere.jigdo", "-o", "out/", built.jigdo, "-q")
     assert done.returncode == 3
     assert [path.read_bytes() for path in (program.home / "out").iterdir()] == [built.image.read_bytes()]

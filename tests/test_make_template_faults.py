@@ -253,6 +253,40 @@ def test_killed_with_force(slow: Scene) -> None:
     assert [(slow.here / name).read_bytes() for name in OUTPUTS] == [b"precious"] * 2
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_killed_between_the_two(scene: Scene, tmp_path: Path, force: bool) -> None:
+    """Killed when the template had its name and the .jigdo not: the same command works, and makes both."""
+    scene.works("-i", "x.iso", "in")
+    made = {name: (scene.here / name).read_bytes() for name in OUTPUTS}
+    for name in OUTPUTS:
+        (scene.here / name).unlink()
+    if force:
+        scene.works("-i", "x.iso", f"in/{min(os.listdir(scene.here / 'in'))}")
+    old = {name: (scene.here / name).read_bytes() for name in OUTPUTS if force}
+    # a kill exactly before the second of the renames that give a file its name
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "left = [2]\n"
+        "def look(event, arguments):\n"
+        "    if event == 'os.rename' and '/x.' in f'{arguments}':\n"
+        "        left[0] -= 1\n"
+        "        left[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(look)\n"
+    )
+    command = [*PROGRAM, "make-template", *QUIET, *["-f"] * force, "-i", "x.iso", "in"]
+    environ = clean_environ(scene.pair.link.parent)
+    environ["PYTHONPATH"] = f"{tmp_path}:{environ['PYTHONPATH']}"
+    done = subprocess.run(command, cwd=scene.here, env=environ, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert state(scene.here)["x.template"] == made["x.template"]
+    assert state(scene.here).get("x.jigdo") == old.get("x.jigdo")
+    scene.works(*["-f"] * force, "-i", "x.iso", "in")
+    assert {name: (scene.here / name).read_bytes() for name in OUTPUTS} == made
+    assert sorted(os.listdir(scene.here)) == ["in", "x.iso", *OUTPUTS]
+    (scene.here / "x.jigdo").unlink()
+    assert scene.ours(*QUIET, "-i", "x.iso", "in").returncode != 0, "that template was left by nobody"
+
+
 def test_reader_of_the_template_goes(slow: Scene) -> None:
     """When whoever reads the template on stdout has enough, that ends the run without a word or a .jigdo."""
     process = subprocess.Popen(

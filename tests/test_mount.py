@@ -6,6 +6,7 @@ import hashlib
 import mmap
 import os
 import random
+import re
 import stat
 import subprocess
 import time
@@ -518,6 +519,8 @@ def test_the_log_of_the_background(
     assert "404" in errors[0]
     assert any("is unmounted" in line for line in lines)
     assert all(line.startswith(time.strftime("%Y-")) for line in lines), lines
+    (pid,) = {found[1] for line in lines if (found := re.search(r" jigdofs\[(\d+)\]: ", line))}
+    assert all(f" jigdofs[{pid}]: {point}: " in line for line in lines), "several daemons may share a file"
 
 
 def test_without_a_log_file_the_log_is_in_the_home(

@@ -160,6 +160,7 @@ def test_json_of_a_second_run(built: BuiltImage, program: Program, faulty_server
 def test_json_of_names_that_are_no_text(built: BuiltImage, program: Program) -> None:
     """A directory whose name is no UTF-8 and has a line feed still makes one line of JSON each."""
     directory = os.fsdecode(b"caf\xe9\nnoir/")
+    (program.home / directory).mkdir()
     done = program("download", built.jigdo, "--json", "-o", directory)
     assert (done.returncode, done.stderr) == (0, "")
     (end,) = [event for event in events(done.stdout) if event["event"] == "end"]

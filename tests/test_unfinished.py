@@ -516,6 +516,35 @@ def test_file_of_nothing_but_a_length(pair: Pair, made: Made) -> None:
     assert (pair.directory / "x.iso").read_bytes() == made.image
 
 
+@pytest.mark.parametrize("there", [0, 1, 9, DESC_ENTRIES + 40, -1])
+def test_half_a_frame(pair: Pair, made: Made, there: int) -> None:
+    """Killed while the frame was written, its beginning stands behind a hole: that is begun anew."""
+    tmp = pair.directory / "x.iso.tmp"
+    with made.blueprint() as blueprint:
+        Unfinished(str(tmp), blueprint.layout, blueprint.desc, replace=Replace.NOTHING).close()
+    whole = tmp.stat().st_size
+    os.truncate(tmp, whole - 1 if there < 0 else len(made.image) + there)
+    done = pair.ours("mi", "-r", "quiet", "-i", "x.iso", *made.part_files)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (pair.directory / "x.iso").read_bytes() == made.image
+
+
+@pytest.mark.parametrize("at", [0, -1, 3])
+def test_what_only_looks_like_half_a_frame(pair: Pair, made: Made, at: int) -> None:
+    """A byte anywhere that no run of ours writes there makes it somebody's file: it is left alone."""
+    tmp = pair.directory / "x.iso.tmp"
+    with made.blueprint() as blueprint:
+        Unfinished(str(tmp), blueprint.layout, blueprint.desc, replace=Replace.NOTHING).close()
+    os.truncate(tmp, len(made.image) + 9)
+    with tmp.open("r+b") as file:
+        file.seek(len(made.image) + at if at else 0)
+        file.write(b"!")
+    before = tmp.read_bytes()
+    done = pair.ours("mi", "-r", "quiet", "-i", "x.iso", *made.part_files)
+    assert done.returncode == 3
+    assert tmp.read_bytes() == before
+
+
 # -- the class itself --------------------------------------------------------------------------------
 
 

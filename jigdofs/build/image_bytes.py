@@ -11,7 +11,7 @@ from jigdofs.errors import JigdofsError, NoRoom
 from jigdofs.format.checksum import Algorithm, Checksum, Hasher
 
 _PIECE_BYTES = 1 << 20
-_HOLE_GRAIN_BYTES = 64 << 10
+HOLE_GRAIN_BYTES = 64 << 10
 """Largest block we reckon with: 4 KiB on most filesystems, 64 KiB on some."""
 _MIN_BEGUN_BYTES = 256 << 10
 """Less is not worth another kind of request."""
@@ -117,7 +117,7 @@ class ImageBytes:
         if hole >= offset + length:
             return 0
         # the block before the hole may be half written
-        begun = hole - offset - _HOLE_GRAIN_BYTES
+        begun = hole - offset - HOLE_GRAIN_BYTES
         return begun if begun >= _MIN_BEGUN_BYTES else 0
 
     @contextlib.contextmanager

@@ -6,7 +6,8 @@ and we where it stopped.
 
 Invariants of this file:
 * A part is marked only after the bytes in its place were verified, so whatever ends us, the marks are
-  true; a kill loses nothing but what was on its way.
+  true; a kill loses nothing but what was on its way. A power cut may belie them: the check of the whole
+  finds that. The frame is on the disk before anything else, and all of the image before it has its name.
 * The part's id is `DESC` only when all raw data is in place too; until then it is `Raw?`, which
   jigdo-file refuses as damaged, and we write the raw data again.
 * One process builds an image at a time: it holds a lock on the file.
@@ -25,7 +26,7 @@ import threading
 from array import array
 from collections.abc import Iterable
 
-from jigdofs.build.image_bytes import ImageBytes
+from jigdofs.build.image_bytes import HOLE_GRAIN_BYTES, ImageBytes
 from jigdofs.errors import ForeignFile, InputError, JigdofsError
 from jigdofs.format.template import (
     DESC_OVERHEAD,
@@ -155,18 +156,26 @@ class Unfinished(ImageBytes):
         _lock(self.fd, self.path)
 
     def _holds_data(self) -> bool:
-        """Tell whether the file is more than a hole, such as a kill leaves before the frame is written."""
+        """Tell whether the file is more than what a kill leaves while a new one is begun.
+
+        That is a hole, and perhaps the beginning of the frame behind it.
+        """
         try:
-            os.lseek(self.fd, 0, os.SEEK_DATA)
+            at = os.lseek(self.fd, 0, os.SEEK_DATA)
         except OSError as error:
             return error.errno != errno.ENXIO
-        return True
+        frame, before = self._frame(), max(0, self.layout.length - at)
+        if before > HOLE_GRAIN_BYTES or os.fstat(self.fd).st_size > self.layout.length + len(frame):
+            return True
+        rest = self._read(at, before + len(frame))
+        return any(rest[:before]) or not frame.startswith(rest[before:])
 
     def _begin(self) -> None:
-        """Write the frame behind a hole as long as the image; leave no half of it."""
+        """Write the frame behind a hole as long as the image, to the disk; leave no half of it."""
         try:
             with self._disk():
                 self._write(self._frame(), self.layout.length)
+                os.fsync(self.fd)
         except JigdofsError:
             self.discard()
             raise
@@ -262,6 +271,7 @@ class Unfinished(ImageBytes):
         with self._disk():
             if not self._is_ours(self.path):
                 raise JigdofsError(f"{self.path}: was replaced or removed by another program; begin anew")
+            os.fsync(self.fd)
             os.ftruncate(self.fd, self.layout.length)
             os.rename(self.path, path)
             if not self._is_ours(path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jigdofs.cli import options
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_INPUT, EXIT_OK, UsageError, leaf_of, printable
+from jigdofs.errors import EXIT_INPUT, EXIT_OK, InputError, UsageError, leaf_of, printable
 from jigdofs.fetch import url as urls
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def add_arguments(parser: Parser) -> None:
         "-o",
         "--output",
         metavar="DIR|FILE",
-        help="put images into this directory, or call the one image so (default: their own names, here)",
+        help="put images into this directory, which must exist, or call the one image so (default: their own"
+        " names, here)",
     )
     parser.add_argument(
         "--into",
         metavar="DIR",
-        help="put images into this directory; those of a pattern (quote it!) or a directory in the same"
-        " subdirectories as their .jigdo files",
+        help="put images into this directory, made if need be; those of a pattern (quote it!) or a"
+        " directory in the same subdirectories as their .jigdo files",
     )
     parser.add_argument(
         "--update",
@@ -152,14 +153,17 @@ def _orders(arguments: argparse.Namespace) -> tuple[list[Order], int]:
 
 
 def _target(output: str | None, sources: list[str]) -> tuple[str, str | None]:
-    """Tell whether the output is a directory or a file's name."""
+    """Tell whether the output is a directory or a file's name; a directory that is missing was mistyped."""
     if output is None:
         return ".", None
-    if output.endswith("/") or os.path.isdir(output):
-        return output, None
-    if len(sources) > 1:
+    is_directory = output.endswith("/") or os.path.isdir(output)
+    if not is_directory and len(sources) > 1:
         raise UsageError(f"--output {output}: is no directory, and several images cannot have one name")
-    return ".", output
+    directory = output if is_directory else os.path.dirname(output) or "."
+    if not os.path.isdir(directory):
+        problem = "is no directory" if os.path.lexists(directory) else "there is no such directory"
+        raise InputError(f"--output {output}: {directory}: {problem}; make it, or name it with --into")
+    return (output, None) if is_directory else (".", output)
 
 
 def _found(source: str) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ _VALUES = frozenset(
     " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb prefetch"
     " prefetch-list record bwlimit".split()
 )
+_MAX_SHOWN = 40  # of what is no option, and compared with what is
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def translate(texts: Iterable[str]) -> Translated:
         else:
             import difflib
 
-            near = difflib.get_close_matches(name, sorted(_FLAGS | _VALUES), n=1)
-            raise UsageError(f"-o {key}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
+            shown = key[:_MAX_SHOWN]
+            near = difflib.get_close_matches(name[:_MAX_SHOWN], sorted(_FLAGS | _VALUES), n=1)
+            raise UsageError(f"-o {shown}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
     return Translated(tuple(arguments), tuple(fuse))
 
 

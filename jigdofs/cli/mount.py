@@ -156,10 +156,10 @@ def _report(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[
         return leaf.exit_code
 
 
-def _log_in_background(target: str | None, level: int) -> None:
+def _log_in_background(target: str | None, level: int, where: str) -> None:
     """Send the log where the user wants it; a default place that cannot be written to is done without."""
     try:
-        logs.to_background(target or logs.default_target(), level)
+        logs.to_background(target or logs.default_target(), level, where)
     except OSError as error:
         if target:
             raise MountError(f"cannot log to {target}: {error.strerror}") from error
@@ -169,6 +169,7 @@ def _log_in_background(target: str | None, level: int) -> None:
 
 def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
     """Load the images and hold the mount until it ends."""
+    os.umask((os.umask(0) | 0o022) & 0o077)  # nothing of ours is for others to write, all is for us to use
     gc.disable()  # what is imported and loaded stays: looking for garbage in it takes 10 % of the start
 
     import trio
@@ -181,7 +182,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
         target = os.path.abspath(target)
     logs.to_stderr(level)
     if arguments.foreground and target:
-        logs.to_background(target, level)
+        logs.to_background(target, level, str(mount.mountpoint))
 
     background_options = options.background_options(arguments)
 
@@ -226,7 +227,7 @@ def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[
                     progress.end()
                     control = ControlSocket(str(mount.mountpoint))  # before anybody may ask
                     if not arguments.foreground:
-                        _log_in_background(target, level)
+                        _log_in_background(target, level, str(mount.mountpoint))
                         ready()
                     elif sys.stderr.isatty():
                         print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)

@@ -27,10 +27,10 @@ from jigdofs.create.image_file import ImageFile, open_image
 from jigdofs.create.labels import Labels
 from jigdofs.create.local_files import GivenFiles, LocalFiles, sort_out
 from jigdofs.create.make import GENERATOR, Match, Matches, Settings, find_matches, write
-from jigdofs.create.output import OutputFile, check_apart, check_free, is_same
+from jigdofs.create.output import OutputFile, check_apart, check_free, is_same, left_between, publish_both
 from jigdofs.errors import EXIT_OK, InputError, UsageError, printable
 from jigdofs.format.checksum import Algorithm
-from jigdofs.format.jigdo import MAX_BYTES
+from jigdofs.format.jigdo_limits import MAX_BYTES
 from jigdofs.format.jigdo_merge import labels_in, merge_jigdo
 from jigdofs.format.jigdo_writer import Description, write_jigdo
 from jigdofs.format.template import Compression
@@ -121,7 +121,8 @@ def _make(wanted: Wanted, names: Names) -> Made:
     merged = _read_merged(options.merge)
     replace_jigdo = options.force or (options.merge is not None and is_same(names.jigdo, options.merge))
     check_free(names.jigdo, replace=replace_jigdo)
-    check_free(names.template, replace=options.force)
+    replace_template = options.force or left_between(names.jigdo, names.template)
+    check_free(names.template, replace=replace_template)
     labels = Labels(
         options.labels, options.uris, options.operands, taken=labels_in(merged, options.merge or "")
     )
@@ -131,7 +132,7 @@ def _make(wanted: Wanted, names: Names) -> Made:
     keep = [name for name in (names.image, options.merge) if name is not None]
     algorithms = tuple(Algorithm) if options.match_exec else (options.algorithm,)
     with (
-        OutputFile(names.template, replace=options.force, keep=keep) as template,
+        OutputFile(names.template, replace=replace_template, keep=keep) as template,
         OutputFile(names.jigdo, replace=replace_jigdo, keep=keep) as jigdo,
         _opened(names.image) as image,
     ):
@@ -149,9 +150,7 @@ def _make(wanted: Wanted, names: Names) -> Made:
             written = write(template, image, found, _settings(options), progress)
         made = Made(names, found, written, parts, labels.servers(), given)
         jigdo.write(_text(_describe(made, options), merged, options))
-        jigdo.flush()  # a full disk is to be told before either of them appears
-        template.publish()
-        jigdo.publish()
+        publish_both(template, jigdo)
     directories = dict(options.labels)
     for label in labels.unused():
         where = "" if label in directories else f"; say which directory it means: --label {label}=DIR"

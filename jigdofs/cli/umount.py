@@ -7,11 +7,14 @@ import contextlib
 import os
 import select
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from jigdofs.cli.parser import Parser
+from jigdofs.control import client, place
 from jigdofs.errors import EXIT_OK, MountError
 from jigdofs.fuse import loop_mount, mountpoint
-from jigdofs.sources.own_mounts import FSTYPE
+from jigdofs.sources.own_mounts import FSTYPE, MountLine
 
 _DAEMON_END_S = 30
 _ANSWER_S = 5.0
@@ -46,26 +49,75 @@ def _end(path: str, *, lazy: bool) -> None:
         return
     if mount.fstype != FSTYPE:
         raise MountError(f"{path}: that is a mount of type {mount.fstype}, not ours; use umount(8)")
-    # of a mount that is to go at once nothing is asked: its daemon may hang
-    daemon = None if lazy else _daemon(path)
+    daemon = None if lazy else _daemon(mount)
     try:
         loop_mount.undo(mount.mountpoint, lazy=lazy)
-        mountpoint.unmount(path, lazy=lazy or mountpoint.is_dead(path))
-        if daemon is not None and not lazy:
-            # a pidfd becomes readable when its process ends
-            ended, _, _ = select.select([daemon], [], [], _DAEMON_END_S)
-            if not ended:
-                print(f"jigdofs: warning: {path}: unmounted, but its daemon still runs", file=sys.stderr)
+        dead = daemon is None and not lazy and mountpoint.is_dead(path)
+        mountpoint.unmount(path, lazy=lazy or dead)
+        if dead:
+            place.tidy(mount.mountpoint, _owner(mount))
+        if daemon is not None:
+            _wait_for(path, daemon)
     finally:
         if daemon is not None:
-            os.close(daemon)
+            os.close(daemon.fd)
 
 
-def _daemon(path: str) -> int | None:
-    """Return a pidfd of the daemon, or None if it is gone or not ours to know; raise `MountError`."""
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    """The process of a mount.
+
+    Attributes:
+        pid: its number.
+        fd: a pidfd, which becomes readable when it ends.
+    """
+
+    pid: int
+    fd: int
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether it was stopped, by SIGSTOP or a debugger."""
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace")
+            return text.rpartition(")")[2].split()[0] in "Tt"
+        return False
+
+
+def _wait_for(path: str, daemon: _Daemon) -> None:
+    """Wait until the daemon has ended, unless it cannot; say what keeps it."""
+    limit_s = 0 if daemon.is_stopped else _DAEMON_END_S
+    ended, _, _ = select.select([daemon.fd], [], [], limit_s)
+    if not ended:
+        state = "still runs"
+        if daemon.is_stopped:
+            state = f"is stopped, and ends after `kill -CONT {daemon.pid}'"
+        print(
+            f"jigdofs: warning: {path}: unmounted, but its daemon, process {daemon.pid}, {state}",
+            file=sys.stderr,
+        )
+
+
+def _owner(mount: MountLine) -> int:
+    """Return the user whose daemon it is."""
+    return os.geteuid() if mount.owner is None else mount.owner
+
+
+def _daemon(mount: MountLine) -> _Daemon | None:
+    """Return the daemon of a mount, or None if it is gone or not ours to know; raise `MountError`.
+
+    The control socket tells it even of one that is stopped, and a question to that would keep the mount in
+    use; a mount without one is asked itself.
+    """
+    path = mount.mountpoint
+    number = client.daemon(path, _owner(mount))
     with contextlib.suppress(OSError, ValueError):
-        number = mountpoint.within(_ANSWER_S, lambda: os.getxattr(path, _PID_XATTR))
-        if number is None:  # and our question keeps the mount in use now
-            raise MountError(f"{path}: its daemon does not answer; detach it with `jigdofs umount --lazy'")
-        return os.pidfd_open(int(number))
+        if number is None:
+            answer = mountpoint.within(_ANSWER_S, lambda: os.getxattr(path, _PID_XATTR))
+            if answer is None:  # and our question keeps the mount in use now
+                raise MountError(
+                    f"{path}: its daemon does not answer; detach it with `jigdofs umount --lazy'"
+                )
+            number = int(answer)
+        return _Daemon(number, os.pidfd_open(number))
     return None

@@ -51,9 +51,23 @@ def ask(
     raise MountError(f"{mountpoint}: its daemon has ended")
 
 
+def daemon(mountpoint: str, owner: int) -> int | None:
+    """Return the process that listens at the control socket of a mount, or None if none does.
+
+    The kernel tells it, so it need not answer, nor need it run.
+    """
+    try:
+        with _connected(mountpoint, owner) as stream:
+            return _peer(stream)[0] or None  # 0 stands for one that cannot be seen from here
+    except MountError:
+        return None
+
+
 def _connected(mountpoint: str, owner: int) -> socket.socket:
     """Return a connection to the daemon: of several sockets, to the first where somebody listens."""
-    problem: Exception = MountError(f"{mountpoint}: its daemon cannot be asked; did another user mount it?")
+    if os.geteuid() not in (0, owner):
+        raise MountError(f"{mountpoint}: another user mounted it; only that user or root can ask")
+    problem: Exception = MountError(f"{mountpoint}: its daemon cannot be asked: it has no control socket")
     for path in place.find(mountpoint, owner):
         stream = socket.socket(socket.AF_UNIX)
         try:
@@ -73,6 +87,12 @@ def _connected(mountpoint: str, owner: int) -> socket.socket:
 def _connect(stream: socket.socket, path: Path, owner: int) -> None:
     stream.settimeout(_CONNECT_S)
     stream.connect(os.fspath(path))
-    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    if struct.unpack("3i", credentials)[1] != owner:
+    if _peer(stream)[1] != owner:
         raise MountError(f"{path}: somebody else than its owner listens there")
+
+
+def _peer(stream: socket.socket) -> tuple[int, int]:
+    """Return the process and the user that listen at the other end (unix(7))."""
+    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid

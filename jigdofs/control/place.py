@@ -40,11 +40,11 @@ def own_directory() -> Path:
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            problem = f"{directory}: {error.strerror}"
+            problem = problem or f"{directory}: {error.strerror}"
             continue
         if _is_private(directory, uid):
             return directory
-        problem = f"{directory} is not a directory that only its owner can write to"
+        problem = problem or f"{directory} is not a directory that only its owner can write to"
     raise MountError(f"there is no place for a control socket: {problem}")
 
 
@@ -62,6 +62,15 @@ def find(mountpoint: str, owner: int) -> list[Path]:
     return found
 
 
+def tidy(mountpoint: str, owner: int) -> None:
+    """Remove the sockets of a mount whose daemon is dead."""
+    for path in find(mountpoint, owner):
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # if it was the last one
+
+
 def _directories_of(uid: int) -> Iterator[Path]:
     if uid == 0:
         yield _ROOT_DIRECTORY
@@ -72,7 +81,8 @@ def _directories_of(uid: int) -> Iterator[Path]:
         yield Path(given) / "jigdofs"
     if uid:
         yield Path(f"/run/user/{uid}/jigdofs")
-    yield Path(tempfile.gettempdir()) / f"jigdofs-{uid}"
+    with contextlib.suppress(FileNotFoundError):  # a service may have no place that it can write to
+        yield Path(tempfile.gettempdir()) / f"jigdofs-{uid}"
 
 
 def _is_private(directory: Path, owner: int) -> bool:

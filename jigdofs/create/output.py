@@ -2,7 +2,11 @@
 
 Invariants of this file:
 * A name shows what was there before, or all of the new file: it is written beside it, as `.NAME.part`.
+  It is on the disk before it gets its name, so a power cut takes nothing of it.
 * What a killed run left is used again by the next; two runs do not write to one file.
+* No system gives two files their names at once. Between a template and its .jigdo, which lies there as
+  `.NAME.whole` meanwhile, a kill leaves a template that the next run may replace (`left_between`); until
+  then the .jigdo that may be there says that it has another template, and everybody refuses the two.
 * Nothing is replaced but what may be a .jigdo or a template: with two options swapped, that was the image.
 """
 
@@ -23,10 +27,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from jigdofs.errors import InputError, UsageError
+from jigdofs.format.checksum import Checksum
 from jigdofs.format.template import HEADER_PREFIX
 
 STDOUT = "-"
-_MAX_LEAF_BYTES = 249  # with what is added, 255: most that a file system takes
+_MAX_LEAF_BYTES = 248  # with what is added, 255: most that a file system takes
 _HEAD_BYTES = 4096
 _GZIP = b"\x1f\x8b"
 _SECTION = re.compile(rb"^# JigsawDownload|^[ \t]*\[[ \t]*(Jigdo|Image|Parts|Servers)", re.MULTILINE)
@@ -124,16 +129,70 @@ class OutputFile:
             with contextlib.suppress(OSError):  # of what was flushed in vain before, and told
                 self._file.close()
 
-    def publish(self) -> None:
-        """Let the file appear under its name."""
+    def settle(self) -> None:
+        """Have all of it on the disk."""
         self.flush()
+        if self._part is not None:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._trouble(error) from error
+
+    def announce(self) -> None:
+        """Note that this file is whole, and appears as soon as another one did."""
+        self._rename(whole_of(self._target) if self._part is not None else "")
+
+    def publish(self) -> None:
+        """Let the file, which was settled, appear under its name."""
+        self.flush()
+        if self._part is not None:
+            self._rename(self._target)
+            self._part = None
+
+    def _rename(self, name: str) -> None:
         if self._part is None:
             return
         try:
-            os.replace(self._part, self._target)
+            os.replace(self._part, name)
         except OSError as error:
             raise self._trouble(error) from error
-        self._part = None
+        self._part = name
+
+
+def publish_both(template: OutputFile, jigdo: OutputFile) -> None:
+    """Let a template and its .jigdo appear; one that cannot be written whole keeps both from it."""
+    template.settle()
+    jigdo.settle()
+    jigdo.announce()
+    template.publish()
+    jigdo.publish()
+
+
+def left_between(jigdo: str, template: str) -> bool:
+    """Tell whether the template was left by a run that was killed before its .jigdo appeared.
+
+    Raises:
+        InputError: that run is still at it.
+    """
+    if STDOUT in (jigdo, template):
+        return False
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(whole_of(os.path.realpath(jigdo)), flags)
+    except OSError:
+        return False
+    with open(fd, "rb") as whole:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{jigdo}: another process is writing it") from None
+        try:
+            with open(template, "rb") as file:
+                digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).digest()
+        except OSError:
+            return False
+        line = b"Template-MD5Sum=" + Checksum(digest).base64.encode()
+        return _is_left_over(whole) and line in whole.read().splitlines()
 
 
 def check_free(name: str, *, replace: bool) -> None:
@@ -177,7 +236,7 @@ def check_apart(jigdo: str, template: str) -> None:
     if STDOUT in (jigdo, template):
         return
     targets = [os.path.realpath(name) for name in (jigdo, template)]
-    if len({*targets, *map(_part_of, targets)}) < 2 * len(targets):
+    if len({*targets, *map(_part_of, targets), whole_of(targets[0])}) < 2 * len(targets) + 1:
         raise UsageError(f"{jigdo}: give the .jigdo and the template different names")
 
 
@@ -190,11 +249,21 @@ def is_same(name: str | int, other: str) -> bool:
 
 
 def _part_of(target: str) -> str:
-    """Return the name under which a file is written; one that would be too long is replaced."""
+    """Return the name under which a file is written."""
+    return _beside(target, "part")
+
+
+def whole_of(target: str) -> str:
+    """Return the name under which a .jigdo that is whole waits for its template to appear."""
+    return _beside(target, "whole")
+
+
+def _beside(target: str, ending: str) -> str:
+    """Return a hidden name beside a file's; one that would be too long is replaced."""
     directory, leaf = os.path.split(target)
     if len(os.fsencode(leaf)) > _MAX_LEAF_BYTES:
         leaf = hashlib.sha256(os.fsencode(leaf)).hexdigest()
-    return os.path.join(directory, f".{leaf}.part")
+    return os.path.join(directory, f".{leaf}.{ending}")
 
 
 def _is_left_over(file: BinaryIO) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jigdofs.errors import MountError
 from jigdofs.fuse.programs import complaint, run
+from jigdofs.sources.own_mounts import unescape
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,32 @@ def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
 def read_ahead(device: int, kib: int) -> None:
     """Say how far the kernel reads ahead in files that are opened from now on, where we may."""
     _write(Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"), kib)
+
+
+def is_unseen_outside(mountpoint: str, proc: Path = Path("/proc")) -> bool:
+    """Tell whether only this process and its kin see a mount: it lies in a slave of another mount namespace.
+
+    So it is in a service of systemd with ProtectSystem=, PrivateTmp= or another setting that gives the
+    service a mount namespace of its own. In a container, process 1 sees the mount, and all is well.
+
+    Args:
+        mountpoint: absolute, without links.
+        proc: where the kernel tells of mounts (proc(5)).
+    """
+    parent, device = b"", b""
+    optional: dict[bytes, list[bytes]] = {}
+    for line in (proc / "self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        optional[fields[0]] = fields[6 : fields.index(b"-", 6)]
+        if unescape(fields[4]) == mountpoint:
+            parent, device = fields[1:3]
+    if not any(field.startswith(b"master:") for field in optional.get(parent, ())):
+        return False
+    try:
+        seen = (proc / "1/mountinfo").read_bytes().splitlines()
+    except OSError:  # hidden, as by ProtectProc=
+        return True
+    return not any(line.split(b" ")[2] == device for line in seen)
 
 
 def _write(path: Path, number: int) -> None:

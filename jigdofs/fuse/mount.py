@@ -20,6 +20,7 @@ from jigdofs.fetch.url import without_credentials
 from jigdofs.fuse import kernel
 from jigdofs.fuse.mountpoint import prepare, unmount
 from jigdofs.fuse.operations import Operations
+from jigdofs.fuse.refusal import advice, overheard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,9 +61,11 @@ async def hold(
     # before the mount is made: no signal may end us while it exists
     with trio.open_signal_receiver(*_ending_signals()) as signals:
         try:
-            pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
+            with overheard() as refusal:
+                pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
         except RuntimeError as error:
-            raise MountError(f"cannot mount at {mountpoint}: {_advice(options)}") from error
+            reason = advice(refusal, root=os.geteuid() == 0)
+            raise MountError(f"cannot mount at {mountpoint}: {reason}") from error
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
@@ -99,6 +102,12 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None], comple
             or (COMPLETE_READ_AHEAD_KB if complete.is_set() else LAZY_READ_AHEAD_KB),
         )
     )
+    if kernel.is_unseen_outside(os.fspath(options.mountpoint)):
+        _log.warning(
+            "%s is seen by this process and its kin only: they have a mount namespace of their own, as"
+            " services with ProtectSystem=, PrivateTmp= and the like have",
+            options.mountpoint,
+        )
     ready()
     if options.read_ahead_kb is None:
         await complete.wait()
@@ -150,29 +159,3 @@ def _escaped(source: str) -> str:
     """Write a name as libfuse's option parser wants it: it ends an option at a comma."""
     text = os.fsencode(source).decode("utf-8", "replace")
     return text.replace("\\", "\\\\").replace(",", "\\,")
-
-
-def _advice(options: MountOptions) -> str:
-    """Say what most probably is in the way."""
-    if not os.path.exists("/dev/fuse"):
-        return "there is no /dev/fuse; load the kernel module fuse"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "/dev/fuse may not be opened by this user"
-    if os.geteuid() and options.allow_other and not _user_allow_other():
-        return "allow_other needs the line `user_allow_other' in /etc/fuse.conf for users other than root"
-    if os.geteuid() and not os.access(options.mountpoint, os.W_OK):
-        return "an ordinary user must be able to write to the mount point"
-    if os.geteuid() and not any(
-        os.access(os.path.join(directory, "fusermount3"), os.X_OK)
-        for directory in os.environ.get("PATH", "/usr/bin:/bin").split(":")
-    ):
-        return "fusermount3 is not installed (package fuse3)"
-    return "FUSE refused it; the line above says why"
-
-
-def _user_allow_other() -> bool:
-    try:
-        with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as file:
-            return any(line.strip() == "user_allow_other" for line in file)
-    except OSError:
-        return False

@@ -1,0 +1,112 @@
+"""`jigdofs umount` where the daemon is stopped or dead: it ends soon, and says what is left to do."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from jigdofs.control import place
+from tests.kit.images import BuiltImage
+from tests.kit.mounts import Mounted, detach_everything, mounted_at
+from tests.kit.scenes import Program, ended, wait_until
+
+PROMPTLY_S = 10.0
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Program(home)
+
+
+def cache(tmp_path: Path) -> list[str]:
+    return ["--cache-dir", str(tmp_path / "cache")]
+
+
+def sockets(mount: Mounted) -> list[Path]:
+    """Return the control sockets of a mount, which come a moment after it."""
+
+    def found() -> list[Path]:
+        return place.find(str(mount.mountpoint), os.geteuid())
+
+    wait_until(found, "the socket")
+    return found()
+
+
+def test_a_stopped_daemon(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:
+    """The mount goes at once, and how the daemon goes is said; let go on, it ends well."""
+    with Mounted(iso_md5.jigdo, tmp_path / "mnt", cache(tmp_path)) as mount:
+        pid = mount.process.pid
+        assert len(sockets(mount)) == 1
+        mount.process.send_signal(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            done = program("umount", mount.mountpoint)
+            assert time.monotonic() - begun < PROMPTLY_S
+            assert not mounted_at(mount.mountpoint)
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert done.returncode == 0, done
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            f"jigdofs: warning: {mount.mountpoint}: unmounted, but its daemon, process {pid}, "
+        )
+        assert f"`kill -CONT {pid}'" in line
+        assert mount.process.wait(20) == 0
+
+
+def test_a_stopped_daemon_without_a_socket(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:
+    """Where only the mount itself could tell who serves it, it is asked for some seconds at most."""
+    with Mounted(iso_md5.jigdo, tmp_path / "mnt", cache(tmp_path)) as mount:
+        for path in sockets(mount):
+            path.unlink()
+        mount.process.send_signal(signal.SIGSTOP)
+        try:
+            line = program.fails("umount", mount.mountpoint, code=4)
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert "does not answer" in line
+        assert "--lazy" in line
+
+
+def test_a_stopped_daemon_in_use(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:
+    """Who holds the mount is named, though the daemon answers nothing."""
+    with Mounted(iso_md5.jigdo, tmp_path / "mnt", cache(tmp_path)) as mount:
+        image = mount.mountpoint / iso_md5.image.name
+        assert len(sockets(mount)) == 1
+        # in a process of its own: closing the file asks the daemon
+        command = ["sh", "-c", 'exec 3<"$0"; echo open; read line', str(image)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"open\n"
+            mount.process.send_signal(signal.SIGSTOP)
+            try:
+                line = program.fails("umount", mount.mountpoint, code=4)
+            finally:
+                mount.process.send_signal(signal.SIGCONT)
+                holder.communicate()
+        assert f"process {holder.pid} (sh)" in line
+        assert mounted_at(mount.mountpoint)
+
+
+def test_a_dead_daemon_leaves_no_socket(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:
+    """What `kill -9` left is gone after umount: the mount, and the socket outside of it."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    try:
+        done = program("mount", iso_md5.jigdo, point, *cache(tmp_path))
+        assert done.returncode == 0, done
+        pid = int(os.getxattr(point, "user.jigdofs.pid"))
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: ended(pid), "its death")
+        assert place.find(str(point), os.geteuid()) != []
+        done = program("umount", point)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert not mounted_at(point)
+        assert place.find(str(point), os.geteuid()) == []
+    finally:
+        detach_everything(point)
