@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from jigdofs.cli import umount
 from jigdofs.control import place
 from tests.kit.images import BuiltImage
 from tests.kit.mounts import Mounted, detach_everything, mounted_at
+from tests.kit.namespaces import in_namespace
+from tests.kit.requirements import require_root
 from tests.kit.scenes import Program, ended, wait_until
 
 PROMPTLY_S = 10.0
@@ -110,3 +113,35 @@ def test_a_dead_daemon_leaves_no_socket(iso_md5: BuiltImage, tmp_path: Path, pro
         assert place.find(str(point), os.geteuid()) == []
     finally:
         detach_everything(point)
+
+
+def test_a_copy_in_another_namespace(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:
+    """A mount namespace that holds a copy keeps the kernel from telling the daemon: it ends all the same."""
+    require_root()
+    with Mounted(iso_md5.jigdo, tmp_path / "mnt", cache(tmp_path)) as mount:
+        sockets(mount)
+        holder = subprocess.Popen(
+            in_namespace("echo", ["cat"]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()  # the namespace is there
+            done = program("umount", mount.mountpoint)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert mount.process.wait(5) == 0
+            assert holder.stdin is not None
+            holder.stdin.close()
+
+
+@pytest.mark.parametrize(("whose", "code"), [(0, -signal.SIGTERM), (1, 0)])
+def test_only_processes_of_the_owner_are_asked_to_end(whose: int, code: int) -> None:
+    """The number of the daemon is told by the user who mounted: it may not be that of anybody else."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        daemon = umount._Daemon(process.pid, os.pidfd_open(process.pid), os.geteuid() + whose)
+        try:
+            daemon.ask_to_end()
+        finally:
+            os.close(daemon.fd)
+            assert process.stdin is not None
+            process.stdin.close()
+    assert process.returncode == code

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import select
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from jigdofs.fuse import loop_mount, mountpoint
 from jigdofs.sources.own_mounts import FSTYPE, MountLine
 
 _DAEMON_END_S = 30
+_BY_ITSELF_S = 3.0
+"""So long the kernel may take to tell the daemon that its mount is gone. Where another mount namespace, of a
+container or a service, holds a copy of the mount, it never does: the daemon is asked to end then."""
 _ANSWER_S = 5.0
 _PID_XATTR = "user.jigdofs.pid"
 
@@ -70,10 +74,23 @@ class _Daemon:
     Attributes:
         pid: its number.
         fd: a pidfd, which becomes readable when it ends.
+        owner: whose mount it is.
     """
 
     pid: int
     fd: int
+    owner: int
+
+    def ends_within(self, limit_s: float) -> bool:
+        """Wait for its end, and tell whether it came."""
+        ended, _, _ = select.select([self.fd], [], [], limit_s)
+        return bool(ended)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, if it is a process of the mount's owner: its number was told by that user."""
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{self.pid}").st_uid == self.owner:
+                signal.pidfd_send_signal(self.fd, signal.SIGTERM)
 
     @property
     def is_stopped(self) -> bool:
@@ -86,8 +103,13 @@ class _Daemon:
 
 def _wait_for(path: str, daemon: _Daemon) -> None:
     """Wait until the daemon has ended, unless it cannot; say what keeps it."""
-    limit_s = 0 if daemon.is_stopped else _DAEMON_END_S
-    ended, _, _ = select.select([daemon.fd], [], [], limit_s)
+    if daemon.is_stopped:
+        ended = daemon.ends_within(0)
+    else:
+        ended = daemon.ends_within(_BY_ITSELF_S)
+        if not ended:
+            daemon.ask_to_end()
+            ended = daemon.ends_within(_DAEMON_END_S)
     if not ended:
         state = "still runs"
         if daemon.is_stopped:
@@ -119,5 +141,5 @@ def _daemon(mount: MountLine) -> _Daemon | None:
                     f"{path}: its daemon does not answer; detach it with `jigdofs umount --lazy'"
                 )
             number = int(answer)
-        return _Daemon(number, os.pidfd_open(number))
+        return _Daemon(number, os.pidfd_open(number), _owner(mount))
     return None
