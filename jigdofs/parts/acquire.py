@@ -31,7 +31,6 @@ from jigdofs.fetch.fetcher import Answer, Fetcher, Request
 from jigdofs.fetch.url import without_credentials
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.part import Part
-from jigdofs.parts.buffers import Buffers
 from jigdofs.parts.haste import Haste, haste
 from jigdofs.parts.locations import Location
 from jigdofs.parts.mirrors import Mirrors
@@ -41,7 +40,6 @@ _log = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 20
 """Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 1500 us."""
-_KEPT_BUFFERS = 16  # as many as transfers of two hosts
 _MAX_PAUSE_S = 10.0
 _WRONG_WARNINGS = 3  # of one mirror; then it is known
 _WRONG_TRIES = 2  # wrong content may be a proxy's bad moment; twice it is the mirror's
@@ -58,7 +56,7 @@ class Sink(Protocol[T_co]):
     def received(self) -> int:
         """Bytes written so far."""
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Append bytes."""
 
     def restart(self) -> None:
@@ -100,22 +98,13 @@ class Acquirer:
         self._mirrors = mirrors
         self._options = options
         self._brake = brake
-        self._buffers = Buffers(BATCH_BYTES, _KEPT_BUFFERS)
 
     async def acquire(self, part: Part, locations: Sequence[Location], sink: Sink[T], ticket: Ticket) -> T:
         """Fill the sink with the part and finish it; raise `PartUnavailable`."""
-        receiver = _PartReceiver(part, sink, self._buffers, partial(self._brake, ticket))
-        try:
-            return await self._ask_all(part, locations, receiver, ticket)
-        finally:
-            receiver.forget_batch()
-
-    async def _ask_all(
-        self, part: Part, locations: Sequence[Location], receiver: _PartReceiver[T], ticket: Ticket
-    ) -> T:
         attempts: list[FetchError] = []
         left = dict.fromkeys(locations)
         wrong: Counter[Location] = Counter()
+        receiver = _PartReceiver(part, sink, partial(self._brake, ticket))
         for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
@@ -223,14 +212,11 @@ class Acquirer:
 class _PartReceiver(Generic[T]):
     """Gather a part's bytes and have them hashed and written in batches by a worker thread."""
 
-    def __init__(
-        self, part: Part, sink: Sink[T], buffers: Buffers, brake: Callable[[int], Awaitable[None]]
-    ) -> None:
+    def __init__(self, part: Part, sink: Sink[T], brake: Callable[[int], Awaitable[None]]) -> None:
         self._part = part
         self._sink = sink
-        self._buffers = buffers
         self._brake = brake
-        self._batch: memoryview | None = None  # as long as it holds bytes
+        self._batch: list[bytes] = []
         self._batched = 0
         # what the sink holds already may be anybody's, and wrong
         self._contributors: set[str] = {""} if sink.received else set()
@@ -272,18 +258,12 @@ class _PartReceiver(Generic[T]):
 
     async def receive(self, data: bytes) -> None:
         """Take bytes in."""
+        self._batch.append(data)
+        self.from_here += len(data)
+        self._batched += len(data)
         began = trio.current_time()
-        left = memoryview(data)
-        while left:
-            if self._batch is None:
-                self._batch = self._buffers.take()
-            taken = left[: self._buffers.size - self._batched]
-            self._batch[self._batched : self._batched + len(taken)] = taken
-            self._batched += len(taken)
-            self.from_here += len(taken)
-            left = left[len(taken) :]
-            if self._batched == self._buffers.size:
-                await trio.to_thread.run_sync(self._write)
+        if self._batched >= BATCH_BYTES:
+            await trio.to_thread.run_sync(self._write)
         await self._brake(len(data))
         self._since += trio.current_time() - began
 
@@ -293,24 +273,15 @@ class _PartReceiver(Generic[T]):
 
     def restart(self) -> None:
         """Forget everything received."""
-        self.forget_batch()
+        self._batch.clear()
+        self._batched = 0
         self._contributors.clear()
         self._sink.restart()
 
-    def forget_batch(self) -> None:
-        """Forget what was not yet written, if there is anything."""
-        if self._batch is not None:
-            self._buffers.give_back(self._batch)
-        self._batch, self._batched = None, 0
-
     def _write(self) -> None:
-        if self._batch is None:
-            return
-        length, self._batched = self._batched, 0
-        try:
-            self._sink.write(self._batch[:length])
-        finally:
-            self.forget_batch()
+        batch, self._batch, self._batched = self._batch, [], 0
+        for data in batch:
+            self._sink.write(data)
 
     def _finish(self) -> T:
         self._write()

@@ -21,8 +21,9 @@ _log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.02
 _BACKGROUND_PATIENCE_S = 60.0
-_DISTRUST_S = 30.0
-"""So long nobody is waited for after somebody was in vain: a stopped process keeps its turns."""
+_DISTRUST_S = (
+    30.0  # so long nobody is waited for after somebody was in vain: a stopped process keeps its turns
+)
 
 Fill = Callable[[Spool, Ticket], Awaitable[OpenFile]]
 """Fill a spool, verify it and finish it."""
