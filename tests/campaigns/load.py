@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,12 @@ def observe(
         ]
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             running = [pool.submit(read_at_random, work) for work in works]
-            samples, command_s = _watch(point, pid, running)
+            try:
+                samples, command_s = _watch(point, pid, running)
+            except BaseException:  # Ctrl-C: the pool would wait for readers that read on
+                for reader in active_children():
+                    reader.terminate()
+                raise
             tally = Tally()
             for one in running:
                 tally.add(one.result())
