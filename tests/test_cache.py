@@ -1137,6 +1137,35 @@ def test_the_index_is_replaced_while_we_run(directory: Path, tmp_path: Path) -> 
         assert watched.changed() == []
 
 
+def test_nothing_of_the_index_is_mapped(directory: Path) -> None:
+    """Shortening a file that is mapped would end the process (SIGBUS); a WAL that somebody put is left alone."""
+    filled(directory)
+    wal = directory / "index" / "cache.db-wal"
+    cache = open_at(directory)
+    for number in range(3):
+        put(cache, content(number))
+        assert os.fsencode(directory) not in Path("/proc/self/maps").read_bytes()
+        wal.write_bytes(b"kept")
+    assert wal.read_bytes() == b"kept"
+    cache.close()
+    assert wal.read_bytes() == b"kept"
+
+
+def test_an_index_of_older_versions(directory: Path) -> None:
+    """What they knew is taken over, without their WAL."""
+    keys = filled(directory)
+    with index_of(directory) as database:
+        assert database.execute("PRAGMA journal_mode = wal").fetchone() == ("wal",)
+    with index_of(directory) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        before = database.execute("SELECT count(*) FROM Cache").fetchone()
+    open_at(directory).close()
+    with index_of(directory) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert database.execute("SELECT count(*) FROM Cache").fetchone() == before
+    assert keys is None or keys
+
+
 def test_too_long_for_memory(directory: Path) -> None:
     """A small file that the index says to be huge is not read into memory."""
     key = f"doc-{'ab' * 32}"

@@ -6,7 +6,9 @@ Invariants of this file:
   any path it names; CVE-2025-69872.)
 * SQLite goes by names and follows links: where one of its files is a link, or a file that has another name,
   too, the database is not used. (While it is open, SQLite itself looks whether it was moved.)
-* Whatever goes wrong with the database is an `IndexTrouble`; the cache goes on without it.
+* Whatever goes wrong with the database is an `IndexTrouble`; the cache goes on without it. None of its files
+  is mapped into memory: if anybody shortened one, the kernel would end us (SIGBUS). So it keeps no WAL, and
+  is not used where somebody put one.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from jigdofs.errors import CacheError
 
 _log = logging.getLogger(__name__)
 _BUSY_S = 2
+_JOURNAL = "truncate"
 _SQLITE_FILES = ("cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal")
 _SETTINGS = {*DEFAULT_SETTINGS, *METADATA}
 # as diskcache looks a key up, for rows as `_TextDisk` writes them
@@ -142,6 +145,7 @@ def _probe(directory: Path) -> None:
         database.rollback()
         if foreign:
             raise ValueError(f"unknown settings {foreign}")
+        database.execute(f"PRAGMA journal_mode = {_JOURNAL}")  # older versions kept a WAL
 
 
 class Index:
@@ -157,10 +161,11 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._wal = directory / "cache.db-wal"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jigdofs-index")
         self._reading = threading.Lock()
         try:
-            self._cache = self._call(self._open)
+            self._cache = self._thread.submit(self._opened).result()
             with _trouble(directory):
                 address = (directory / "cache.db").absolute().as_uri() + "?mode=ro"
                 self._reader = sqlite3.connect(address, uri=True, timeout=_BUSY_S, check_same_thread=False)
@@ -173,13 +178,20 @@ class Index:
 
         def guarded() -> T:
             with _trouble(self._directory):
+                self._check_no_wal()
                 return function()
 
         return self._thread.submit(guarded).result()
 
+    def _check_no_wal(self) -> None:
+        """Raise `IndexTrouble` where SQLite would begin to use a WAL, and map its index."""
+        if os.path.lexists(self._wal):
+            raise IndexTrouble(f"{self._wal} is none of ours; it is left alone, and the index not used")
+
     def get(self, key: str) -> str | None:
         """Return a text or None."""
         with _trouble(self._directory), self._reading:
+            self._check_no_wal()
             row = self._reader.execute(_READ_TEXT, (key, MODE_RAW)).fetchone()
         return row[0] if row is not None and isinstance(row[0], str) else None
 
@@ -187,6 +199,7 @@ class Index:
         """Return those texts that there are, by key: 3 us each. Some hundred may be asked for at once."""
         query = _READ_TEXTS.format(",".join("?" * len(keys)), MODE_RAW)
         with _trouble(self._directory), self._reading:
+            self._check_no_wal()
             rows = self._reader.execute(query, keys).fetchall()
         return {key: text for key, text in rows if isinstance(key, str) and isinstance(text, str)}
 
@@ -218,6 +231,10 @@ class Index:
         with contextlib.suppress(IndexTrouble):
             self._call(self._cache.close)
         self._thread.shutdown()
+
+    def _opened(self) -> Any:
+        with _trouble(self._directory):
+            return self._open()
 
     def _open(self) -> Any:
         try:
@@ -260,7 +277,7 @@ def _begin(cache: Any, directory: Path) -> None:
         disk_pickle_protocol=0,
         sqlite_auto_vacuum=1,
         sqlite_cache_size=1 << 10,
-        sqlite_journal_mode="wal",
+        sqlite_journal_mode=_JOURNAL,
         sqlite_mmap_size=0,
         # no fsync: it would wait for every part just written (14 s instead of 3 s for 500 MB on
         # ext4). What a power cut may take from the index is looked up again in the files.
