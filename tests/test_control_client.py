@@ -43,10 +43,10 @@ def test_no_daemon(runtime: Path) -> None:
 
 
 def test_a_dead_daemon(runtime: Path) -> None:
-    """The socket of a killed daemon does not answer."""
+    """The socket of a killed daemon its daemon has ended."""
     with listening(runtime, b""):
         pass
-    with pytest.raises(MountError, match="does not answer"):
+    with pytest.raises(MountError, match="its daemon has ended"):
         ask("echo")
 
 

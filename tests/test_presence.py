@@ -49,7 +49,7 @@ def test_count(cache: Cache) -> None:
     presence.count()
     here = RAW + sum(part.length for part in PARTS[::2])
     assert presence.bytes == here
-    presence.add(TWICE)
+    presence.add(TWICE, elsewhere=False)
     assert presence.bytes == here + 2 * TWICE.length
     assert present_bytes([*PARTS, PARTS[0]], cache.present) == here - RAW + PARTS[0].length
 
@@ -66,8 +66,11 @@ def test_fetched_while_counted(cache: Cache) -> None:
                 some = [left.pop(), left.pop()]
                 keep(cache, some)
                 for part in some:
-                    presence.add(part)
+                    presence.add(part, elsewhere=False)
             return found
+
+        def changed_ns(self) -> int:
+            return cache.changed_ns()
 
     left = PARTS[:200]
     fetching = Fetching.__new__(Fetching)
@@ -76,11 +79,28 @@ def test_fetched_while_counted(cache: Cache) -> None:
     assert presence.bytes == RAW + present_bytes([*PARTS, TWICE], cache.present)
 
 
+def test_evicted_and_fetched_by_others(cache: Cache) -> None:
+    """What came or went without us is known after another look; what a local file has stays counted."""
+    keep(cache, PARTS[:20])
+    presence = Presence(layout(), cache)
+    presence.count()
+    presence.add(PARTS[50], elsewhere=True)
+    presence.add(PARTS[50], elsewhere=True)
+    here = RAW + present_bytes([*PARTS, TWICE], cache.present) + PARTS[50].length
+    assert presence.bytes == here
+    cache.path(cache_key(PARTS[0])).unlink()
+    keep(cache, PARTS[30:40])
+    presence.count_again()
+    assert presence.bytes == here - PARTS[0].length + sum(part.length for part in PARTS[30:40])
+    presence.count_again()
+    assert presence.bytes == here - PARTS[0].length + sum(part.length for part in PARTS[30:40])
+
+
 def test_without_a_cache() -> None:
     """Without a cache nothing but raw data is here until it is fetched."""
     presence = Presence(layout(), None)
     presence.count()
-    presence.add(TWICE)
+    presence.add(TWICE, elsewhere=False)
     assert presence.bytes == RAW + 2 * TWICE.length
 
 
@@ -97,6 +117,6 @@ def test_parts_that_begin_alike() -> None:
     finally:
         tracemalloc.stop()
     assert presence.bytes == 0
-    presence.add(Part(Checksum(digests[0]), 1))
+    presence.add(Part(Checksum(digests[0]), 1), elsewhere=False)
     assert presence.bytes == 2
     assert peak < 100 * count

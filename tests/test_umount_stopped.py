@@ -10,11 +10,13 @@ import pytest
 
 from jigdofs.cli import umount
 from jigdofs.control import place
+from tests.kit.faults import Stall
+from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage
 from tests.kit.mounts import Mounted, detach_everything, mounted_at
 from tests.kit.namespaces import in_namespace
-from tests.kit.requirements import require_root
-from tests.kit.scenes import Program, ended, wait_until
+from tests.kit.requirements import require_root, tool
+from tests.kit.scenes import Program, ended, lonely, wait_until
 
 PROMPTLY_S = 10.0
 
@@ -113,6 +115,26 @@ def test_a_dead_daemon_leaves_no_socket(iso_md5: BuiltImage, tmp_path: Path, pro
         assert place.find(str(point), os.geteuid()) == []
     finally:
         detach_everything(point)
+
+
+def test_a_read_that_nobody_waits_for(
+    iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path, program: Program
+) -> None:
+    """A reader was killed while a mirror hung: umount(8) ends mount and daemon all the same."""
+    faulty_server.always("/pool/*", Stall())
+    built = iso_md5.with_servers(tmp_path / "in", {"Debian": faulty_server.url("/pool/")})
+    options = [*cache(tmp_path), "--stall-timeout=60s"]
+    with Mounted(built.jigdo, tmp_path / "mnt", options, allow_log=["is being stopped"]) as mount:
+        part = lonely(iso_md5)[0]
+        reader = subprocess.Popen(
+            ["dd", f"if={mount.mountpoint}/kit.iso", "bs=1", f"skip={part.offset}", "count=1", "status=none"],
+            stdout=subprocess.DEVNULL,
+        )
+        faulty_server.wait_stalled()
+        reader.kill()
+        reader.wait()
+        subprocess.run([tool("umount"), str(mount.mountpoint)], check=True)
+        assert mount.process.wait(PROMPTLY_S) == 0
 
 
 def test_a_copy_in_another_namespace(iso_md5: BuiltImage, tmp_path: Path, program: Program) -> None:

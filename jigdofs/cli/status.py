@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from jigdofs.cli.json_text import json_text
@@ -14,7 +15,9 @@ from jigdofs.sources.own_mounts import FSTYPE, MountLine
 _ANSWER_S = 5.0  # it answers from memory; one that does not is stopped or hangs
 _EPILOG = """\
 The daemon is asked at a socket outside of the mount, and answers from memory: also while every mirror and
-every reader hangs. Without a mount point, all mounts of jigdofs are asked.
+every reader hangs. Without a mount point, all mounts that you may ask are asked.
+
+What was evicted, or fetched by others into the same cache, is counted within half a minute.
 
 With --json, one array with an object for each mount; sizes are in bytes, times in seconds. `failures` are
 those since a mirror last gave a part; `wrong` counts answers with wrong content since the mount began.
@@ -26,7 +29,9 @@ exit codes: 0 all answered, 1 one did not, 4 nothing of jigdofs is mounted there
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("mountpoints", nargs="*", metavar="MNT", help="mount points (default: all)")
+    parser.add_argument(
+        "mountpoints", nargs="*", metavar="MNT", help="mount points (default: all that you may ask)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _chosen(paths: list[str]) -> list[MountLine]:
     if not paths:
-        return list({mount.mountpoint: mount for mount in mounts() if mount.fstype == FSTYPE}.values())
+        ours = [mount for mount in mounts() if mount.fstype == FSTYPE and _may_ask(mount)]
+        return list({mount.mountpoint: mount for mount in ours}.values())
     chosen = []
     for path in paths:
         mount = mount_at(path)
@@ -50,6 +56,10 @@ def _chosen(paths: list[str]) -> list[MountLine]:
             raise MountError(f"{path}: is no mount point of jigdofs")
         chosen.append(mount)
     return chosen
+
+
+def _may_ask(mount: MountLine) -> bool:
+    return os.geteuid() in (0, mount.owner)
 
 
 def _asked(mount: MountLine) -> dict[str, Any]:
@@ -75,14 +85,15 @@ def _text(report: dict[str, Any]) -> str:
         share = 100 * image["present_bytes"] / image["size"] if image["size"] else 100
         lines.append(f"  image   {image['name']}: {share:.1f} % of {image['size']:,} bytes are here")
     lines.append(
-        f"  now     {report['parts_in_flight']} parts on their way, {report['readers_waiting']} readers wait"
+        f"  now     parts on their way: {report['parts_in_flight']}, readers that wait:"
+        f" {report['readers_waiting']}"
     )
     for mirror in report["mirrors"]:
         line = f"  mirror  {mirror['mirror']}: {mirror['parts']} parts, {mirror['bytes']:,} bytes"
         if mirror["failures"]:
-            line += f"; failed {mirror['failures']} times in a row"
+            line += f"; failures in a row: {mirror['failures']}"
         if mirror["wrong"]:
-            line += f"; wrong content {mirror['wrong']} times"
+            line += f"; wrong answers: {mirror['wrong']}"
         if mirror["avoided_s"]:
             line += f"; avoided for {mirror['avoided_s']:.0f} s"
         lines.append(line)

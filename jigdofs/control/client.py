@@ -74,6 +74,10 @@ def _connected(mountpoint: str, owner: int) -> socket.socket:
             _connect(stream, path, owner)
         except PermissionError:
             problem = MountError(f"{mountpoint}: another user mounted it; only that user or root can ask")
+        except ConnectionRefusedError:
+            problem = MountError(
+                f"{mountpoint}: its daemon has ended; `jigdofs umount {mountpoint}' takes the mount away"
+            )
         except OSError as error:
             problem = MountError(f"{mountpoint}: its daemon does not answer: {error.strerror or error}")
         except MountError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 from pathlib import Path
 
 from jigdofs.errors import MountError
@@ -33,6 +35,22 @@ def read_timeout_s(wanted_s: float, directory: Path = Path("/proc/sys/fs/fuse"))
         if limit_s:
             wanted_s = min(wanted_s, limit_s * _SHARE_OF_TIMEOUT)
     return wanted_s
+
+
+def connection() -> int | None:
+    """Return our open end of the FUSE connection, or None if it cannot be told."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+                return int(name)
+    return None
+
+
+def is_gone(fd: int) -> bool:
+    """Tell whether a connection has no mount any more, nor anybody who reads in it."""
+    poll = select.poll()
+    poll.register(fd, 0)  # errors are told unasked
+    return bool(poll.poll(0))
 
 
 def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 30.0
 _LAST_ANSWERS_S = 1.0
 _TURN_S = 0.01
+_GONE_S = 0.5  # a look takes 1 us
 _LEAST_TASKS = 99  # as pyfuse3 has by itself: a low --max-background bounds reads, nothing else
 _QUIET_TURNS = 5
 
@@ -70,6 +71,7 @@ async def hold(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
                 nursery.start_soon(_become_ready, options, ready, complete)
+                nursery.start_soon(_stop_when_gone, stop)
                 await pyfuse3.main(max_tasks=max(_LEAST_TASKS, 4 * options.max_background))
                 _log.info("%s is unmounted", mountpoint)
                 stop()
@@ -128,6 +130,16 @@ async def _end_on_signal(
         asked = True
         await _last_answers(operations)
         pyfuse3.terminate()
+
+
+async def _stop_when_gone(stop: Callable[[], None]) -> None:
+    """End reads that nobody waits for any more: pyfuse3 would wait for them before it tells of the end."""
+    connection = kernel.connection()
+    if connection is None:
+        return
+    while not kernel.is_gone(connection):  # noqa: ASYNC110  the kernel sets no event of ours
+        await trio.sleep(_GONE_S)
+    stop()
 
 
 async def _last_answers(operations: Operations) -> None:

@@ -32,6 +32,7 @@ _PIECES_AT_ONCE = 256
 _REMEMBERED_S = 0.5
 """So long a part that could not be had is not asked for again: after a failed read the kernel asks for each
 of its pages once more, and the reader would wait a second time as long."""
+_MOST_NAMED = 2
 _MAX_REMEMBERED = 1024
 _WOULD_BLOCK = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -177,7 +178,8 @@ class ImageReader:
             raise errors[0]
         if limit.cancelled_caught:
             late = ReadTimeout(
-                f"{len(view)} bytes at offset {offset} could not be had within {self._timeout_s:g} s"
+                f"{len(view)} bytes at offset {offset} could not be had within {self._timeout_s:g} s;"
+                f" {_named(waiting)} on the way; --read-timeout would bear more"
             )
             for key in waiting:
                 self._remember(key, late)
@@ -227,6 +229,14 @@ class ImageReader:
                     hints += 1
                 if hints > _MAX_HINTS:
                     return
+
+
+def _named(keys: set[Part | int]) -> str:
+    """Name some of what a read waited for."""
+    parts = [f"part {key}" for key in keys if isinstance(key, Part)]
+    names = parts[:_MOST_NAMED] or ["data of the template"]
+    more = len(keys) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "") + (" is" if len(keys) == 1 else " are")
 
 
 def _read_cached(file: OpenFile, view: memoryview, offset: int) -> int:

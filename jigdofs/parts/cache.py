@@ -137,6 +137,10 @@ class Cache:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
         return self._files.present(keys)
 
+    def changed_ns(self) -> int:
+        """Return when files last came or went, in ns since 1970; blocks for a millisecond."""
+        return self._files.changed_ns()
+
     # -- reading ---------------------------------------------------------------------------------
 
     def open(self, key: str, length: int | None, checksum: Checksum | None = None) -> OpenFile | None:

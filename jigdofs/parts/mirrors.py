@@ -143,7 +143,7 @@ class Mirrors:
         if not self.avoided(mirror):
             name = without_credentials(mirror)
             level = logging.WARNING if by_user and self._worth_telling(health) else logging.INFO
-            _log.log(level, "mirror %s is avoided for %g s: %s", name, pause, trouble.reason)
+            _log.log(level, "mirror %s is avoided for %.0f s: %s", name, pause, trouble.reason)
         health.avoided_until = max(health.avoided_until, self._clock() + pause)
 
     def _worth_telling(self, health: Health) -> bool:

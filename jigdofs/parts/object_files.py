@@ -72,6 +72,18 @@ class ObjectFiles:
                 found.add(key)
         return found
 
+    def changed_ns(self) -> int:
+        """Return when a file last came or went, as the directories tell."""
+        latest = 0
+        with contextlib.suppress(OSError):
+            for kind in os.listdir(self.fd):
+                with contextlib.suppress(OSError), opened(self.fd, kind) as outer:
+                    latest = max(latest, os.fstat(outer).st_mtime_ns)
+                    for shard in os.listdir(outer):
+                        status = os.stat(shard, dir_fd=outer, follow_symlinks=False)
+                        latest = max(latest, status.st_mtime_ns)
+        return latest
+
     def _listed(self, kind: str, shard: str) -> set[str]:
         with contextlib.suppress(OSError), opened(self.fd, kind) as outer, opened(outer, shard) as inner:
             return set(os.listdir(inner))

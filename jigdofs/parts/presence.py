@@ -39,9 +39,9 @@ class Extents(Protocol):
 
 
 class Presence:
-    """Count present bytes: once by a look at the cache, then by what is fetched.
+    """Count present bytes: by a look at the cache now and then, and by what is fetched in between.
 
-    What is evicted meanwhile is not subtracted: the number may be too large, never beyond the image.
+    What is evicted, or fetched by others, is known after the next look.
 
     Args:
         extents: of the image.
@@ -55,23 +55,40 @@ class Presence:
         self._repeated: dict[Part, int] = {}  # parts that occur more than once
         self._new: set[Part] = set()  # fetched while we count, unless we found them
         self._counted = False
+        self._elsewhere: set[int] = set()  # hashes of those that local files have: no look at the cache tells
+        self._elsewhere_bytes = 0
+        self._seen_ns = -1  # how the cache was when it was looked at
 
     @property
     def bytes(self) -> int:
         """Bytes of the image that can be read without fetching anything."""
         return min(self._bytes, self._extents.length)
 
-    def add(self, part: Part) -> None:
-        """Note a part that was fetched."""
-        if not self._counted:
+    def add(self, part: Part, *, elsewhere: bool) -> None:
+        """Note a part that was fetched, or that was found in a file elsewhere."""
+        length = part.length * self._repeated.get(part, 1)
+        if elsewhere:
+            if hash(part) in self._elsewhere:
+                return
+            self._elsewhere.add(hash(part))
+            self._elsewhere_bytes += length
+        elif not self._counted:
             self._new.add(part)
-        self._bytes += part.length * self._repeated.get(part, 1)
+        self._bytes += length
+
+    def count_again(self) -> None:
+        """Look at the cache if files came or went since the last look; blocks: that itself takes 1 ms."""
+        if self._cache is not None and self._cache.changed_ns() != self._seen_ns:
+            self.count()
 
     def count(self) -> None:
         """Look at the cache; blocks, 60,000 parts take some 0.5 s, with pauses in which others run.
 
         It is done by shards of the cache, so that no more than some hundred parts are objects at a time.
         """
+        seen_ns = -1 if self._cache is None else self._cache.changed_ns()
+        self._counted = False
+        self._new.clear()
         part_of = self._extents.part
         shards: dict[int, array[int]] = {}
         for index in range(len(self._extents)):
@@ -91,7 +108,9 @@ class Presence:
                 time.sleep(_PAUSE_S)
         self._repeated = repeated
         self._counted = True
-        self._bytes = here + sum(part.length * repeated.get(part, 1) for part in self._new)
+        new = sum(part.length * repeated.get(part, 1) for part in self._new)
+        self._bytes = here + new + self._elsewhere_bytes
+        self._seen_ns = seen_ns
         self._new.clear()
 
 

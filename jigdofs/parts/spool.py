@@ -80,7 +80,7 @@ class MemoryPlace:
         with self._lock:
             self._forget_closed()
             if sum(self._files.values()) + length > self._max_bytes:
-                raise OSError(errno.ENOSPC, "no room left in the cache, on disk and in memory")
+                raise OSError(errno.ENOSPC, "nor in memory")
             fd = os.memfd_create("jigdofs", os.MFD_CLOEXEC)
             self._files[os.fstat(fd).st_ino] = length
             return fd
@@ -196,7 +196,10 @@ class Spool:
             else:
                 self._look()
                 return
-        raise NoRoom(f"no room for {self.length} bytes: {problem}")
+        raise NoRoom(
+            f"no room for {self.length} bytes, neither in the cache nor in the temporary directory (TMPDIR):"
+            f" {problem}"
+        )
 
     def _move(self, error: OSError) -> None:
         """Go on in the next place that takes what was written so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -32,6 +33,13 @@ def cache_key(part: Part) -> str:
     return ("md5-" if len(digest) == _MD5_BYTES else "sha256-") + digest.hex()
 
 
+class OnFetched(Protocol):
+    """Be told a part that was fetched, or found in a file elsewhere."""
+
+    def __call__(self, part: Part, *, elsewhere: bool) -> None:
+        """Take note."""
+
+
 class PartStore:
     """The parts of one image, opened by value.
 
@@ -39,7 +47,7 @@ class PartStore:
         objects: where they are kept.
         acquirer: how missing ones are fetched.
         locator: where they may be had.
-        on_fetched: told every part that was fetched.
+        on_fetched: told every part that was fetched, or found in a file elsewhere.
         local: looks for a part among local files before any mirror is asked.
     """
 
@@ -48,7 +56,7 @@ class PartStore:
         objects: ObjectStore,
         acquirer: Acquirer,
         locator: Locator,
-        on_fetched: Callable[[Part], None],
+        on_fetched: OnFetched,
         local: Local | None = None,
     ) -> None:
         self._objects = objects
@@ -93,8 +101,9 @@ class PartStore:
                 if not self._locator.ready:
                     await trio.to_thread.run_sync(self._locator.prepare)
         file = await self._local(part, self._locator.names(part)) if self._local is not None else None
+        elsewhere = file is not None
         if file is None:
             locations = self._locator.locations(part.checksum)
             file = await self._acquirer.acquire(part, locations, spool, ticket)
-        self._on_fetched(part)
+        self._on_fetched(part, elsewhere=elsewhere)
         return file

@@ -61,6 +61,7 @@ from jigdofs.wiring.foundation import (
 _log = logging.getLogger(__name__)
 
 _FLUSH_INTERVAL_S = 5.0
+_LOOK_INTERVAL_S = 30.0  # for what was evicted or fetched by others: 60,000 parts take 0.5 s of a thread
 _LEARNT_AT_ONCE = 256  # files, in 2 ms of a thread
 _FEW_EXTENTS = 1 << 14
 """Up to so many, a DVD's, are looked up while the mount is being made; a Blu-ray's would hold it up (0.38 s
@@ -344,16 +345,32 @@ async def _tend(
     for image in images:
         if isinstance(image.presence, Presence):
             await trio.to_thread.run_sync(image.presence.count)
-    _tell_if_all_is_here(images, complete)
+    await _tell_if_all_is_here(images, complete)
+    looked_at = trio.current_time()
     while cache is not None or recorder is not None:
         await trio.sleep(_FLUSH_INTERVAL_S)
         if cache is not None:
             await trio.to_thread.run_sync(cache.flush)
         if recorder is not None:
             await trio.to_thread.run_sync(recorder.flush)
-        _tell_if_all_is_here(images, complete)
+        await _tell_if_all_is_here(images, complete)
+        if trio.current_time() - looked_at >= _LOOK_INTERVAL_S:
+            await _look_again(images)
+            looked_at = trio.current_time()
 
 
-def _tell_if_all_is_here(images: tuple[Image, ...], complete: trio.Event) -> None:
-    if all(image.present_bytes == image.layout.length for image in images):
-        complete.set()
+async def _tell_if_all_is_here(images: tuple[Image, ...], complete: trio.Event) -> None:
+    if not complete.is_set() and _all_is_here(images):
+        await _look_again(images)  # something may have been evicted meanwhile
+        if _all_is_here(images):
+            complete.set()
+
+
+def _all_is_here(images: tuple[Image, ...]) -> bool:
+    return all(image.present_bytes == image.layout.length for image in images)
+
+
+async def _look_again(images: tuple[Image, ...]) -> None:
+    for image in images:
+        if isinstance(image.presence, Presence):
+            await trio.to_thread.run_sync(image.presence.count_again)

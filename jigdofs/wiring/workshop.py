@@ -86,7 +86,7 @@ async def open_workshop(
             locator = Locator(image.description, user_mirrors, image.directory)
             store = None
             if objects is not None:
-                store = PartStore(objects, acquirer, locator, lambda part: account.fetch(part.length))
+                store = PartStore(objects, acquirer, locator, lambda part, **_: account.fetch(part.length))
             return Supply(locator, acquirer, fetch_options.connections, house.cache, sources, store)
 
         loader = make_loader(house, fetch_options, progress)

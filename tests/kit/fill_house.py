@@ -95,7 +95,8 @@ async def house(
                 objects = ObjectStore(cache, flights, open_files, (TemporaryPlace(), MemoryPlace(1 << 20)))
                 brake = Brake(flights, trio.current_time, bytes_per_s)
                 acquirer = Acquirer(fetcher, Mirrors(8, trio.current_time), options, brake)
-                store = PartStore(objects, acquirer, Locator(description, {}, None), lambda _part: None)
+                locator = Locator(description, {}, None)
+                store = PartStore(objects, acquirer, locator, lambda part, **_: None)
                 yield House(cache, flights, store, Prefetcher(flights, cache, width), brake, server)
                 nursery.cancel_scope.cancel()
     finally:
