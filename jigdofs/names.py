@@ -58,7 +58,8 @@ def directory_names(names: Sequence[str]) -> list[str]:
     taken = set(names)
     directories = []
     for name, stem in zip(names, stems, strict=True):
-        own = stem if counts[stem] == 1 else unique_name(f"{name}.d", taken)
+        free = counts[stem] == 1 and stem not in taken  # `o.d.` comes after `o`, whose `o.d` it would be
+        own = stem if free else unique_name(f"{name}.d", taken)
         taken.add(own)
         directories.append(own)
     return directories

@@ -113,6 +113,7 @@ def test_unique_names_are_fit(names: list[str]) -> None:
         (["y.iso", "y"], ["y.iso.d", "y.d"]),
         (["x.iso.d", "x.iso"], ["x.iso.d.d", "x"]),
         ([".iso"], [".iso.d"]),
+        (["o", "o.d."], ["o.d", "o.d..d"]),
     ],
 )
 def test_directories_are_called_after_their_images(names: list[str], directories: list[str]) -> None:

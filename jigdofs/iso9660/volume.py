@@ -204,7 +204,9 @@ class _Reading:
     def directory(self, root: Any) -> Entry:
         """Return a directory with all that is below it; without recursion, however deep it is."""
         # of the root directory only its own `.` has Rock Ridge's entries
-        top = self._entry([next((record for record in root.children if record.is_dot()), root)], b"")
+        told = self._entry([next((record for record in root.children if record.is_dot()), root)], b"")
+        mode = stat.S_IFDIR | stat.S_IMODE(told.mode)  # whatever it is told to be
+        top = Entry(b"", mode, told.mtime_ns, told.atime_ns, told.ctime_ns)
         pending = [(root, top)]
         seen = {id(root)}
         while pending:

@@ -96,7 +96,7 @@ async def house(
                 brake = Brake(flights, trio.current_time, bytes_per_s)
                 acquirer = Acquirer(fetcher, Mirrors(8, trio.current_time), options, brake)
                 locator = Locator(description, {}, None)
-                store = PartStore(objects, acquirer, locator, lambda part, **_: None)
+                store = PartStore(objects, acquirer, locator, lambda *_, **__: None)
                 yield House(cache, flights, store, Prefetcher(flights, cache, width), brake, server)
                 nursery.cancel_scope.cancel()
     finally:
