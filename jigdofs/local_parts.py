@@ -66,7 +66,7 @@ class LocalParts:
             except SourceChanged as error:
                 self._sources.drop(piece, str(error))
                 continue
-            return OpenFile(fd, piece.fingerprint, start=piece.offset, length=piece.length, foreign=True)
+            return OpenFile(fd, piece.fingerprint, start=piece.offset, length=piece.length)
         return None
 
     async def _in_thread(self, work: Callable[[], OpenFile | None]) -> OpenFile | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -88,7 +89,15 @@ def to_background(target: str, level: int, where: str) -> None:
     else:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         # reopened when logrotate moved it away
-        handler = WatchedFileHandler(target, encoding="utf-8", errors="backslashreplace")
+
+        class Tolerant(WatchedFileHandler):
+            """Lose lines rather than raise: the directory of the file may be gone."""
+
+            def emit(self, record: logging.LogRecord) -> None:
+                with contextlib.suppress(OSError):
+                    super().emit(record)
+
+        handler = Tolerant(target, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_OneLine(f"%(asctime)s {line}"))
     _set(handler, level)
 

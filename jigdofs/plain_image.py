@@ -35,7 +35,7 @@ class PlainImage:
         self.mtime_ns = status.st_mtime_ns
         fingerprint = Fingerprint.of_status(status)
         self.identity = "-".join(f"{number:x}" for number in (*fingerprint, status.st_dev))
-        self._file = OpenFile(fd, fingerprint, foreign=True)
+        self._file = OpenFile(fd, fingerprint)
 
     @property
     def bytes(self) -> int:

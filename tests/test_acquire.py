@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -614,6 +615,29 @@ async def test_slow_mirrors(servers: list[FaultyServer]) -> None:
     assert await acquired_from(servers) == DATA
     assert servers[1].requests[0].range == "bytes=50000-"
     assert servers[2].requests[0].range is not None
+
+
+class Bitwise(Scripted):
+    """A fetcher whose server sends a byte at a time."""
+
+    async def fetch(self, request: Request, receiver: Receiver) -> None:
+        """Hand every byte over alone."""
+        await receiver.begin(Answer(length=len(self.data), url=request.url))
+        for at in range(len(self.data)):
+            await receiver.receive(self.data[at : at + 1])
+
+
+async def test_a_byte_at_a_time() -> None:
+    """What is gathered takes no more memory than came in: an object for each byte took fifty times that."""
+    data = random.Random(3).randbytes(BATCH_BYTES - 1)
+    part = Part(Checksum.of(Algorithm.MD5, data), len(data))
+    tracemalloc.start()
+    try:
+        fetcher = Bitwise({}, data)
+        assert await acquired(fetcher, Mirrors(8, trio.current_time), [A], part) == data
+        assert tracemalloc.get_traced_memory()[1] < 8 * BATCH_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_fault_has_its_turn() -> None:

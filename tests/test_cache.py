@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -653,6 +654,21 @@ def test_accounts_after_a_locked_index(directory: Path) -> None:
     cache.close()
 
 
+def test_accounts_that_stay_locked(directory: Path) -> None:
+    """Somebody holds them for long, stopped perhaps: one wait for that is enough, not one for each part."""
+    cache = open_at(directory)
+    with contextlib.closing(sqlite3.connect(directory / "index" / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        for number in range(5):
+            with contextlib.suppress(CacheError):
+                cache._quota.reserve(1 << 30)
+            put(cache, content(number))
+        assert time.monotonic() - begun < 8, "five waits take ten seconds and more"
+        other.execute("ROLLBACK")
+    cache.close()
+
+
 def test_busy_index_is_not_damaged(directory: Path) -> None:
     """An index that others keep locked is waited for briefly, and not taken for a damaged one."""
     cache = open_at(directory)
@@ -1137,10 +1153,11 @@ def test_the_index_is_replaced_while_we_run(directory: Path, tmp_path: Path) -> 
         assert watched.changed() == []
 
 
-def test_nothing_of_the_index_is_mapped(directory: Path) -> None:
+@pytest.mark.parametrize("name", ["wal", "journal"])
+def test_nothing_beside_the_index_is_used(directory: Path, name: str) -> None:
     """Shortening a file that is mapped would end us (SIGBUS); a WAL that somebody put is left alone."""
     filled(directory)
-    wal = directory / "index" / "cache.db-wal"
+    wal = directory / "index" / f"cache.db-{name}"
     cache = open_at(directory)
     for number in range(3):
         put(cache, content(number))

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def listening(directory: Path, *answers: bytes) -> Iterator[None]:
                     stream, _ = bound.accept()
                     with stream:
                         stream.recv(1 << 16)
-                        stream.sendall(answer)
+                        with suppress(BrokenPipeError, ConnectionResetError):
+                            stream.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -86,6 +87,8 @@ def listening(directory: Path, *answers: bytes) -> Iterator[None]:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not make sense"),
         (b"\xff\xfe\n", "does not make sense"),
         (b"[]\n", "does not make sense"),
+        (b"[" * 200_000 + b"\n", "does not make sense"),
+        (b"x" * (3 << 20), "does not make sense"),
         (b"1\n", "does not make sense"),
         (b"{}\n", "does not make sense"),
         (b'{"event": "error"}\n', "does not make sense"),

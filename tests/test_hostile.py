@@ -95,7 +95,6 @@ class CountingParts:
 class Nothing:
     fd = -1
     start = 0
-    foreign = False
 
     def unchanged(self) -> bool:
         return True

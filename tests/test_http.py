@@ -848,3 +848,13 @@ async def test_a_receiver_that_takes_long(
     await http_fetcher.close()
     assert len(receiver.data) == size
     assert receiver.pieces > 1
+
+
+async def test_a_refusal_whose_body_drips() -> None:
+    """What a 404 has to say beside that is not waited for."""
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9999\r\n\r\n"
+    patient = HttpFetcher(dataclasses.replace(FAST, stall_timeout_s=60))
+    async with raw_server([head, *[b"x"] * 100], pause_s=0.2) as url:
+        with trio.fail_after(10), pytest.raises(NotThere):
+            await patient.fetch(Request(url, length=9), MemoryReceiver())
+    await patient.close()

@@ -287,6 +287,16 @@ def test_killed_between_the_two(scene: Scene, tmp_path: Path, force: bool) -> No
     assert scene.ours(*QUIET, "-i", "x.iso", "in").returncode != 0, "that template was left by nobody"
 
 
+def test_something_else_has_the_hidden_name(scene: Scene) -> None:
+    """Under which a .jigdo waits for its template: nothing is replaced that is none of ours."""
+    (scene.here / ".x.jigdo.whole").write_bytes(IMAGE)
+    before = state(scene.here)
+    done = scene.ours(*QUIET, "-i", "x.iso", "in")
+    assert done.returncode == 3
+    assert b"is in the way" in done.stderr
+    assert {name: state(scene.here)[name] for name in before} == before
+
+
 def test_reader_of_the_template_goes(slow: Scene) -> None:
     """When whoever reads the template on stdout has enough, that ends the run without a word or a .jigdo."""
     process = subprocess.Popen(

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -273,6 +274,32 @@ def test_the_kernel_asks_again_in_vain(scene: Scene) -> None:
         with fails_with(errno.EIO):
             read_buffered(scene.image, part.offset, 100)
         assert time.monotonic() - begin < 1.75 * limit_s
+
+
+def test_a_short_read_timeout(scene: Scene) -> None:
+    """Mirrors that hang leave the read the time to ask a good one, however short it is."""
+    part = scene.parts[0]
+    with FaultyServer() as hanging:
+        hanging.always("*", Stall(None))
+        mirrors = [f"--mirror=Debian={hanging.url(f'/{number}/')}" for number in range(2)]
+        with scene.mounted(
+            *mirrors, "--stall-timeout=15s", "--read-timeout=6s", allow_log=(" is avoided for ",)
+        ):
+            assert scene.read(part) == scene.expect(part)
+            assert len(hanging.requests) == 2
+
+
+def test_the_log_goes_away(scene: Scene) -> None:
+    """Whoever removes the directory of the log loses lines, not the mount."""
+    bad, good = scene.parts[:2]
+    scene.server.always(url_path(bad), Status(404))
+    logs = scene.directory / "logs"
+    with scene.mounted(f"--log-file={logs}/mount.log"):
+        wait_until((logs / "mount.log").exists, "it logs")
+        shutil.rmtree(logs)
+        with fails_with(errno.EIO):
+            scene.read(bad)
+        assert scene.read(good) == scene.expect(good)
 
 
 # -- signals and unmounting --------------------------------------------------------------------------

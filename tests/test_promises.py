@@ -37,4 +37,4 @@ def test_times() -> None:
     assert f"`--read-timeout` ({read.timeout_s / 60:g} minutes)" in TEXT
     assert f"tried up to {fetch.rounds} times" in TEXT
     assert f"at most {fetch.max_redirects};" in TEXT
-    assert f"or {MEMORY_BYTES >> 20} MiB of memory" in TEXT
+    assert f"up to {MEMORY_BYTES >> 20} MiB, to memory" in TEXT

@@ -143,6 +143,20 @@ async def test_few_slots(total: int, spare: int) -> None:
         house.end()
 
 
+@pytest.mark.parametrize("total", [1, 2, 3])
+async def test_a_reader_never_waits_for_what_waits_for_him(total: int) -> None:
+    """The background is held back for readers: where it had all slots, both waited for each other."""
+    async with trio.open_nursery() as nursery:
+        house = House(nursery, total)
+        await house.enter(*"abc", urgency=Urgency.BACKGROUND)
+        assert house.order == list("abc")[: max(1, total - 1)]
+        await house.enter("reader")
+        assert house.order[-1] == "reader"
+        await house.enter("next")
+        assert house.order[-1] == "reader", "no more than one beyond the limit"
+        house.end()
+
+
 async def test_hurry_overtakes() -> None:
     """A ticket whose urgency rises goes before older ones; it never falls."""
     async with trio.open_nursery() as nursery:
@@ -259,7 +273,7 @@ def test_no_slot_is_lost(jobs: list[Job], total: int, spare: int) -> None:
                 served[number] += 1
                 lazy = ticket.urgency is not Urgency.FOREGROUND
                 holding[lazy] += 1
-                assert holding.total() <= total
+                assert holding.total() <= total + 1, "a reader's own, where all are held back for him"
                 if lazy:
                     assert holding[True] <= max(1, total - (spare + 1) // 2)
                 try:

@@ -31,7 +31,7 @@ class PlaceSink:
             self.received = self._resumed = begun
             self._builder.account.resume(begun)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append bytes; raise `NoRoom` where the disk is full."""
         if self.received + len(data) > self._missing.part.length:
             raise ValueError("more bytes than the part may have")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jigdofs.cli.json_text import json_text
 from jigdofs.cli.parser import Parser
-from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, MountError
+from jigdofs.errors import EXIT_OK, EXIT_UNAVAILABLE, JigdofsError, MountError, printable
 from jigdofs.fuse.mountpoint import mount_at, mounts
 from jigdofs.sources.own_mounts import FSTYPE, MountLine
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_text(reports))
     else:
-        print("\n\n".join(map(_text, reports)) or "nothing is mounted")
+        print("\n\n".join(map(_told, reports)) or "nothing is mounted")
     return EXIT_UNAVAILABLE if any("error" in report for report in reports) else EXIT_OK
 
 
@@ -76,11 +76,21 @@ def _asked(mount: MountLine) -> dict[str, Any]:
     return report
 
 
-def _text(report: dict[str, Any]) -> str:
+def _told(report: dict[str, Any]) -> str:
+    """Write what a daemon told, whatever it was: it may be of another user, or of another version."""
+    try:
+        lines = _text(report)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        report["error"] = "its daemon does not make sense; it may be of another version"
+        lines = _text(report)
+    return "\n".join(map(printable, lines))
+
+
+def _text(report: dict[str, Any]) -> list[str]:
     """Write a report for people."""
     lines = [f"{report['mountpoint']}  {report['source']}"]
     if "error" in report:
-        return "\n".join([*lines, f"  {report['error']}"])
+        return [*lines, f"  {report['error']}"]
     for image in report["images"]:
         share = 100 * image["present_bytes"] / image["size"] if image["size"] else 100
         lines.append(f"  image   {image['name']}: {share:.1f} % of {image['size']:,} bytes are here")
@@ -98,4 +108,4 @@ def _text(report: dict[str, Any]) -> str:
             line += f"; avoided for {mirror['avoided_s']:.0f} s"
         lines.append(line)
     lines.append(f"  daemon  process {report['pid']}, for {report['uptime_s']:.0f} s")
-    return "\n".join(lines)
+    return lines

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from jigdofs.control import place
 from jigdofs.errors import MountError, Refused
 
 _CONNECT_S = 5.0
+_MAX_LINE_BYTES = 1 << 20
 _SILENCE_S = 60.0  # it tells something several times a second
 
 
 def ask(
-    mountpoint: str, owner: int, request: Mapping[str, Any], silence_s: float = _SILENCE_S
+    mountpoint: str, owner: int, request: Mapping[str, Any], limit_s: float = math.inf
 ) -> Iterator[dict[str, Any]]:
     """Yield what the daemon of a mount tells, up to its end.
 
@@ -26,29 +29,46 @@ def ask(
         mountpoint: absolute, without links.
         owner: the user who mounted it: nobody else is believed.
         request: with `do` in it.
-        silence_s: a daemon that says nothing for so long is given up.
+        limit_s: after so long a daemon is given up; after a minute of silence it always is.
 
     Raises:
         MountError: there is no daemon that answers, or it ends meanwhile.
         Refused: it cannot do that.
     """
     with _connected(mountpoint, owner) as stream:
-        stream.settimeout(silence_s)
         try:
             stream.sendall(json.dumps(request).encode() + b"\n")
-            with stream.makefile("rb") as lines:
-                for line in lines:
-                    event = json.loads(line)
-                    if event["event"] == "error":
-                        raise Refused(event["message"], event["exit_code"])
-                    if event["event"] == "end":
-                        return
-                    yield event
+            for line in _lines(stream, time.monotonic() + limit_s):
+                event = json.loads(line)
+                if event["event"] == "error":
+                    raise Refused(event["message"], event["exit_code"])
+                if event["event"] == "end":
+                    return
+                yield event
         except TimeoutError:
             raise MountError(f"{mountpoint}: its daemon does not answer any more") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise MountError(f"{mountpoint}: its daemon does not make sense: {error}") from error
     raise MountError(f"{mountpoint}: its daemon has ended")
+
+
+def _lines(stream: socket.socket, deadline: float) -> Iterator[bytes]:
+    """Yield whole lines; raise `TimeoutError` or, of one without end, `ValueError`."""
+    begun = b""
+    while True:
+        stream.settimeout(max(0.001, min(_SILENCE_S, deadline - time.monotonic())))
+        more = stream.recv(_MAX_LINE_BYTES)
+        *lines, begun = (begun + more).split(b"\n")
+        for line in lines:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            yield line
+        if not more:
+            if begun:
+                yield begun
+            return
+        if len(begun) > _MAX_LINE_BYTES:
+            raise ValueError("a line without end")
 
 
 def daemon(mountpoint: str, owner: int) -> int | None:
@@ -90,7 +110,15 @@ def _connected(mountpoint: str, owner: int) -> socket.socket:
 
 def _connect(stream: socket.socket, path: Path, owner: int) -> None:
     stream.settimeout(_CONNECT_S)
-    stream.connect(os.fspath(path))
+    give_up = time.monotonic() + _CONNECT_S
+    while True:
+        try:
+            stream.connect(os.fspath(path))
+            break
+        except BlockingIOError:  # others wait there already, as many as may
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
     if _peer(stream)[1] != owner:
         raise MountError(f"{path}: somebody else than its owner listens there")
 

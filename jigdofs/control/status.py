@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import trio
@@ -14,6 +15,8 @@ from jigdofs.control.server import Handler, Tell
 from jigdofs.errors import printable
 from jigdofs.fetch.url import without_credentials
 from jigdofs.parts.mirrors import Health
+
+_MOST_MIRRORS = 100  # are told
 
 
 class Image(Protocol):
@@ -75,7 +78,10 @@ async def _tell_status(
             ],
             "parts_in_flight": len(flights),
             "readers_waiting": flights.waiting,
-            "mirrors": [_mirror(mirror, health, avoided_s) for mirror, health, avoided_s in mirrors.known()],
+            "mirrors": [
+                _mirror(mirror, health, avoided_s)
+                for mirror, health, avoided_s in islice(mirrors.known(), _MOST_MIRRORS)
+            ],
             "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
     )

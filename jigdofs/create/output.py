@@ -140,7 +140,12 @@ class OutputFile:
 
     def announce(self) -> None:
         """Note that this file is whole, and appears as soon as another one did."""
-        self._rename(whole_of(self._target) if self._part is not None else "")
+        if self._part is None:
+            return
+        whole = whole_of(self._target)
+        if os.path.lexists(whole) and not _may_be_left_over(whole):
+            raise InputError(f"{whole}: is in the way; move it elsewhere")
+        self._rename(whole)
 
     def publish(self) -> None:
         """Let the file, which was settled, appear under its name."""
@@ -264,6 +269,15 @@ def _beside(target: str, ending: str) -> str:
     if len(os.fsencode(leaf)) > _MAX_LEAF_BYTES:
         leaf = hashlib.sha256(os.fsencode(leaf)).hexdigest()
     return os.path.join(directory, f".{leaf}.{ending}")
+
+
+def _may_be_left_over(name: str) -> bool:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with open(fd, "rb") as there:
+        return _is_left_over(there)
 
 
 def _is_left_over(file: BinaryIO) -> bool:

@@ -28,6 +28,9 @@ from jigdofs.fetch.url import without_credentials
 
 _NO_HEAD = {405, 501}
 _KEEPALIVE_S = 30.0
+_DRAIN_S = 1.0  # a connection is not worth more
+_SMALL_BYTES = 256
+_SMALL_PIECES = 512
 _READ_BYTES = 512 << 10
 
 # httpcore reads 64 KiB at a time, and each read costs it 290 us; fetching 495 MB over loopback with 8
@@ -95,7 +98,7 @@ class HttpFetcher:
                     return judge(request, _header(response), asking=True)
             async with self._answer("GET", request.url, {"Range": "bytes=0-0"}) as response:
                 if response.status_code == 206 and response.headers.get("Content-Length") == "1":
-                    await self._drain(response)
+                    await self._drain(response, _HeaderLimit(_DRAIN_S))
                 return judge(request, _header(response), asking=True)
 
     @contextlib.asynccontextmanager
@@ -111,7 +114,7 @@ class HttpFetcher:
             try:
                 following = response.next_request
                 if method == "HEAD" or response.status_code not in (200, 206):
-                    await self._drain(response)
+                    await self._drain(response, limit)
                 if following is None:
                     yield response
                     return
@@ -146,12 +149,12 @@ class HttpFetcher:
             without_credentials(str(outgoing.url)), f"no whole answer within {limit.seconds:g} s"
         )
 
-    async def _drain(self, response: httpx.Response) -> None:
+    async def _drain(self, response: httpx.Response, limit: _HeaderLimit) -> None:
         """Read a small body that is of no use, so that the connection can be used again."""
         length = response.headers.get("Content-Length", "")
         empty = response.status_code in (204, 304) or response.request.method == "HEAD"
         if empty or (length.isascii() and length.isdigit() and len(length) < 6):
-            with trio.move_on_after(self._options.stall_timeout_s):
+            with trio.move_on_at(min(limit.deadline(), trio.current_time() + _DRAIN_S)):
                 async with contextlib.aclosing(_raw(response)) as body:
                     async for _ in body:
                         pass
@@ -167,11 +170,15 @@ class HttpFetcher:
         if answer.not_modified:
             return
         received = answer.offset
+        small = 0
         limit = request.max_length if request.length is None else request.length
         chunked = "Content-Length" not in response.headers
         async with contextlib.aclosing(_raw(response)) as body:
             async for data in body:
                 received += len(data)
+                small = small + 1 if len(data) < _SMALL_BYTES else 0
+                if small and small % _SMALL_PIECES == 0:
+                    await trio.lowlevel.checkpoint()  # others have their turn, and a cancellation its effect
                 if received > limit:
                     raise WrongContent(url, f"sends more than {limit} bytes")
                 if verdict := pace.verdict(len(data), limit - received):

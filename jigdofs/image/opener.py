@@ -22,12 +22,8 @@ class OpenFile(Protocol):
     def start(self) -> int:
         """Offset in it at which the verified bytes begin."""
 
-    @property
-    def foreign(self) -> bool:
-        """Whether others may write to it, so that `unchanged` must be asked after reading."""
-
     def unchanged(self) -> bool:
-        """Tell whether it is still what was verified."""
+        """Tell whether it is still what was verified; to be asked after reading."""
 
     def unpin(self) -> None:
         """Allow the descriptor to be closed again."""

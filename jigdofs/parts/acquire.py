@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 20
 """Bytes gathered before a thread hashes and writes them: a hop costs 64 us, MD5 of this 1500 us."""
+_SMALL_BYTES = 256
 _MAX_PAUSE_S = 10.0
 _WRONG_WARNINGS = 3  # of one mirror; then it is known
 _WRONG_TRIES = 2  # wrong content may be a proxy's bad moment; twice it is the mirror's
@@ -56,7 +57,7 @@ class Sink(Protocol[T_co]):
     def received(self) -> int:
         """Bytes written so far."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append bytes."""
 
     def restart(self) -> None:
@@ -216,7 +217,7 @@ class _PartReceiver(Generic[T]):
         self._part = part
         self._sink = sink
         self._brake = brake
-        self._batch: list[bytes] = []
+        self._batch: list[bytes | bytearray] = []
         self._batched = 0
         # what the sink holds already may be anybody's, and wrong
         self._contributors: set[str] = {""} if sink.received else set()
@@ -258,7 +259,12 @@ class _PartReceiver(Generic[T]):
 
     async def receive(self, data: bytes) -> None:
         """Take bytes in."""
-        self._batch.append(data)
+        if self._batch and len(data) < _SMALL_BYTES and len(self._batch[-1]) < BATCH_BYTES:
+            if not isinstance(self._batch[-1], bytearray):
+                self._batch.append(bytearray())
+            self._batch[-1] += data  # an object for each byte would take 56 MB
+        else:
+            self._batch.append(data)
         self.from_here += len(data)
         self._batched += len(data)
         began = trio.current_time()

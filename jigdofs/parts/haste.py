@@ -47,7 +47,7 @@ def haste(
     if number == 0:
         rest_s = max(options.patience_s - spent_s, 0.0)
         share_s = rest_s / (others + 1) + length / _DECENT_BYTES_PER_S
-        patience_s = max(min(rest_s, share_s), _LEAST_S)
+        patience_s = max(min(rest_s, share_s), min(_LEAST_S, options.patience_s / 8))
     if not others:
         return Haste(None, patience_s)
     silence_s = min(HESITATE_S * 2**number, options.stall_timeout_s)

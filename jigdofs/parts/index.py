@@ -7,8 +7,9 @@ Invariants of this file:
 * SQLite goes by names and follows links: where one of its files is a link, or a file that has another name,
   too, the database is not used. (While it is open, SQLite itself looks whether it was moved.)
 * Whatever goes wrong with the database is an `IndexTrouble`; the cache goes on without it. None of its files
-  is mapped into memory: if anybody shortened one, the kernel would end us (SIGBUS). So it keeps no WAL, and
-  is not used where somebody put one.
+  is mapped into memory: if anybody shortened one, the kernel would end us (SIGBUS). And SQLite opens files
+  beside it by name, through links. So it keeps neither WAL nor journal, and is not used where somebody put
+  one; what a kill leaves damaged is begun anew.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from jigdofs.errors import CacheError
 
 _log = logging.getLogger(__name__)
 _BUSY_S = 2
-_JOURNAL = "truncate"
+_JOURNAL = "memory"
 _SQLITE_FILES = ("cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal")
 _SETTINGS = {*DEFAULT_SETTINGS, *METADATA}
 # as diskcache looks a key up, for rows as `_TextDisk` writes them
@@ -137,6 +138,8 @@ def _probe(directory: Path) -> None:
             status = os.lstat(directory / name)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 raise _IndexDamage(f"{directory / name} is no file of our own")
+    if os.path.lexists(directory / "cache.db-journal"):
+        raise _IndexDamage(f"{directory}: a journal, which we do not keep")
     if not os.path.lexists(path):
         return
     with _damage(directory), contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S)) as database:
@@ -161,7 +164,7 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._wal = directory / "cache.db-wal"
+        self._beside = (directory / "cache.db-wal", directory / "cache.db-journal")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jigdofs-index")
         self._reading = threading.Lock()
         try:
@@ -178,20 +181,21 @@ class Index:
 
         def guarded() -> T:
             with _trouble(self._directory):
-                self._check_no_wal()
+                self._check_alone()
                 return function()
 
         return self._thread.submit(guarded).result()
 
-    def _check_no_wal(self) -> None:
-        """Raise `IndexTrouble` where SQLite would begin to use a WAL, and map its index."""
-        if os.path.lexists(self._wal):
-            raise IndexTrouble(f"{self._wal} is none of ours; it is left alone, and the index not used")
+    def _check_alone(self) -> None:
+        """Raise `IndexTrouble` where SQLite would use a file beside the database, and perhaps map another."""
+        for path in self._beside:
+            if os.path.lexists(path):
+                raise IndexTrouble(f"{path} is none of ours; it is left alone, and the index not used")
 
     def get(self, key: str) -> str | None:
         """Return a text or None."""
         with _trouble(self._directory), self._reading:
-            self._check_no_wal()
+            self._check_alone()
             row = self._reader.execute(_READ_TEXT, (key, MODE_RAW)).fetchone()
         return row[0] if row is not None and isinstance(row[0], str) else None
 
@@ -199,7 +203,7 @@ class Index:
         """Return those texts that there are, by key: 3 us each. Some hundred may be asked for at once."""
         query = _READ_TEXTS.format(",".join("?" * len(keys)), MODE_RAW)
         with _trouble(self._directory), self._reading:
-            self._check_no_wal()
+            self._check_alone()
             rows = self._reader.execute(query, keys).fetchall()
         return {key: text for key, text in rows if isinstance(key, str) and isinstance(text, str)}
 

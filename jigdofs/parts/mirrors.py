@@ -22,6 +22,7 @@ SLOW_S = 1.0
 """A failure that took longer is a silence; one that took less costs a reader little when it comes again."""
 TOLD_AGAIN_S = 300.0
 """How often the user hears at most of a mirror that fails and works by turns."""
+_MOST_RECORDS = 4096  # a hostile .jigdo may name half a million hosts, which took 400 MiB
 SPARE_SHARE = 4  # one slot in four is for readers who wait
 
 
@@ -69,8 +70,13 @@ class Mirrors:
         self._slots: dict[str, Slots] = {}
 
     def health(self, mirror: str) -> Health:
-        """Return the record of a mirror."""
-        return self._health.setdefault(mirror, Health())
+        """Return the record of a mirror; of too many, those that were made first are forgotten."""
+        health = self._health.get(mirror)
+        if health is None:
+            while len(self._health) >= _MOST_RECORDS:
+                del self._health[next(iter(self._health))]
+            health = self._health[mirror] = Health()
+        return health
 
     def records(self) -> dict[str, Health]:
         """Return the records of those mirrors that gave anything, their credentials left out."""
@@ -87,12 +93,15 @@ class Mirrors:
         """Return the slots of a host."""
         slots = self._slots.get(host)
         if slots is None:
+            if len(self._slots) >= _MOST_RECORDS:
+                self._slots = {other: held for other, held in self._slots.items() if not held.idle}
             slots = self._slots[host] = Slots(self._connections, self._connections // SPARE_SHARE)
         return slots
 
     def avoided(self, mirror: str) -> bool:
         """Tell whether others are to be tried first."""
-        return self.health(mirror).avoided_until > self._clock()
+        health = self._health.get(mirror)
+        return health is not None and health.avoided_until > self._clock()
 
     def order(self, locations: Iterable[Location]) -> list[Location]:
         """Return the locations in their order, those of avoided mirrors last, and of these the slow ones."""

@@ -202,7 +202,8 @@ class ObjectStore:
     ) -> OpenFile:
         algorithm = checksum.algorithm if checksum is not None else Algorithm.SHA256
         for again in (False, True):
-            spool = Spool(length, places, algorithm.hasher)
+            # the second time elsewhere: some filesystems tell late when a file was written to
+            spool = Spool(length, (places[1:] or places) if again else places, algorithm.hasher)
             try:
                 return await fill(spool, ticket)
             except Spoilt as error:

@@ -44,11 +44,9 @@ class OpenFile:
         fingerprint: of the whole file, taken before it was verified.
         start: where the stretch begins.
         length: of the stretch; None for the whole file.
-        foreign: others may write to it, unlike to a file in the cache: whoever reads asks `unchanged`
-            again after reading.
     """
 
-    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd", "foreign", "size", "start")
+    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd", "size", "start")
 
     def __init__(
         self,
@@ -57,12 +55,10 @@ class OpenFile:
         *,
         start: int = 0,
         length: int | None = None,
-        foreign: bool = False,
     ) -> None:
         self.fd = fd
         self.start = start
         self.size = fingerprint.size if length is None else length
-        self.foreign = foreign
         self._fingerprint = fingerprint
         self._pins = 0
         self._discarded = False

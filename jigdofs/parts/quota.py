@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ _GRANT_BYTES = 32 << 20
 _GRANT_SHARE = 16  # of the limit: small caches are not to be granted away to the first who asks
 _SLACK_SHARE = 10  # evicted beyond the need, so that the next part does not list everything again
 _LEDGER = "ledger"
+_LEFT_ALONE_S = (
+    10.0  # accounts that somebody holds, who may be stopped: each try takes 2 s, and readers wait in a row
+)
 
 
 def row_key(key: str) -> str:
@@ -77,6 +81,7 @@ class Quota:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._granted = 0  # of our grant, not reserved by anything
+        self._not_before = 0.0
         self._written = 0  # finished since the accounts were last settled
 
     def reserve(self, length: int, *, evict: bool = True) -> None:
@@ -127,9 +132,12 @@ class Quota:
 
     def _ask(self, need: int, *, evict: bool) -> int:
         """Get a grant for `need` bytes or more; evict if it must be and may be."""
+        if time.monotonic() < self._not_before:
+            raise CacheError("the cache's accounts could not be read just now")
         try:
             size = self._index.atomically(lambda texts: self._grant(texts, need, evict=evict))
         except (IndexTrouble, OSError) as error:
+            self._not_before = time.monotonic() + _LEFT_ALONE_S
             raise CacheError(f"the cache's accounts cannot be read: {error}") from error
         if size is None and not evict:
             raise CacheError("the cache is full")

@@ -85,17 +85,27 @@ class Slots:
 
     def __init__(self, total: int, spare: int) -> None:
         self._free = total
-        left_free = (0, (spare + 1) // 2, spare, 2 * spare)
+        self._total = total
+        self._behind = 0  # held by what no reader waits for
+        left_free = (0, (spare + 1) // 2, max(1, spare), max(1, 2 * spare))
         self._needed = [1 + min(left_free[urgency], total - 1) for urgency in Urgency]
         self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nobody holds a slot or waits for one."""
+        return self._free == self._total and not any(self._waiting)
 
     @contextlib.asynccontextmanager
     async def hold(self, ticket: Ticket) -> AsyncIterator[None]:
         """Hold one slot, waiting for it by urgency, then by age."""
         await self._acquire(ticket)
         try:
+            behind = not ticket.urgency.for_a_reader
+            self._behind += behind
             yield
         finally:
+            self._behind -= behind
             self._free += 1
             self.wake()
 
@@ -122,7 +132,9 @@ class Slots:
 
     def _next(self) -> Ticket | None:
         for urgency, queue in zip(Urgency, self._waiting, strict=True):
-            if queue and self._free >= self._needed[urgency]:
+            # where all of them are held by what is held back for readers, a reader gets one more
+            extra = urgency is Urgency.FOREGROUND and self._behind == self._total and self._free == 0
+            if queue and (self._free >= self._needed[urgency] or extra):
                 return next(iter(queue))
             if queue:
                 return None

@@ -47,8 +47,9 @@ class UsedTimes:
 
     def close(self) -> None:
         """Close the file."""
+        fd, self._fd = self._fd, -1  # a thread left behind may still want to mark
         with contextlib.suppress(OSError):
-            os.close(self._fd)
+            os.close(fd)
 
 
 class UsedAt:

@@ -185,9 +185,11 @@ async def load_template_again(
     """
     found: TemplateFile | None = None
     for again in await make_loader(house, fetch_options, None).load(image.source, which):
-        opened.append(again.template_file.fd)
-        if again.template_file.digest == image.template_file.digest:
+        if found is None and again.template_file.digest == image.template_file.digest:
             found = again.template_file
+            opened.append(found.fd)
+        else:
+            os.close(again.template_file.fd)
     if found is None:
         raise InputError(f"{image.source}: names another template now")
     return found

@@ -207,7 +207,7 @@ async def open_images(
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks, others_s)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         brake = Brake(flights, trio.current_time, background_options.max_bytes_per_s)
-        acquirer = Acquirer(house.fetcher, mirrors, fetch_options, brake)
+        acquirer = Acquirer(house.fetcher, mirrors, _within(read_options, fetch_options), brake)
         local = None
         if source_options.paths:
             remembered = await stack.enter_async_context(keep_remembered(cache_options))
@@ -303,6 +303,11 @@ async def _recorder(options: BackgroundOptions) -> AsyncIterator[Recorder | None
         if recorder is not None:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(recorder.close)
+
+
+def _within(read: ReadOptions, fetch: FetchOptions) -> FetchOptions:
+    """Have all slow locations of a part together leave a read the time to ask a good one."""
+    return replace(fetch, patience_s=min(fetch.patience_s, read.timeout_s / 2))
 
 
 def _close_all(opened: Iterable[int]) -> None:
