@@ -107,9 +107,9 @@ def main(argv: list[str] | None = None) -> int:
         _forget_output()
         print(f"{program()}: cannot write the output: {error.strerror}", file=sys.stderr)
         return EXIT_UNAVAILABLE
-    except (JigdofsError, BaseExceptionGroup) as error:
+    except (JigdofsError, RuntimeError, BaseExceptionGroup) as error:
         leaf = leaf_of(error)
-        if isinstance(leaf, KeyboardInterrupt):
+        if _is_interrupt(leaf):
             return EXIT_INTERRUPTED
         if not isinstance(leaf, JigdofsError):
             raise
@@ -120,6 +120,12 @@ def main(argv: list[str] | None = None) -> int:
             _forget_output()  # what could not be written was the error
         return leaf.exit_code
     return code
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Tell Ctrl-C, also where it came while `threading` let a lock go, which complains then."""
+    complaint = isinstance(error, RuntimeError) and isinstance(error.__context__, KeyboardInterrupt)
+    return complaint or isinstance(error, KeyboardInterrupt)
 
 
 def _forget_output() -> None:

@@ -9,6 +9,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from jigdofs.sources.own_mounts import FSTYPE, MountLine, parse_mountinfo
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 5.0
+_LOOKS, _LOOK_AGAIN_S = 5, 0.2
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)  # what a mount answers whose daemon is gone
 T = TypeVar("T")
 
@@ -97,7 +99,7 @@ def prepare(path: Path) -> bool:
     """
     mount = mount_at(path)
     if mount is not None and mount.fstype == FSTYPE:
-        if not is_dead(path):
+        if not _dies(path):
             raise MountError(
                 f"{path}: {mount.source} is mounted there already; `jigdofs umount {path}' first"
             )
@@ -119,6 +121,15 @@ def prepare(path: Path) -> bool:
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise MountError(f"mount point {path} is neither a directory nor a regular file")
     return stat.S_ISREG(mode)
+
+
+def _dies(path: Path) -> bool:
+    """Tell whether a mount is dead, or is within a second: a killed daemon lets go last of all."""
+    for _ in range(_LOOKS):
+        if is_dead(path):
+            return True
+        time.sleep(_LOOK_AGAIN_S)
+    return is_dead(path)
 
 
 def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
