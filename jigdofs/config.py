@@ -137,3 +137,34 @@ class MountOptions:
     fuse: tuple[str, ...] = ()
     max_background: int = 1024
     read_ahead_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonOptions:
+    """All that the daemon of a mount is told.
+
+    Attributes:
+        inputs: which images, and from where.
+        sources: local files that may hold parts.
+        cache: where verified files are kept; None for no cache.
+        fetch: how transfers behave.
+        read: how reads behave.
+        background: what is fetched that nobody reads yet.
+        mount: how the mount looks.
+        contents: show the files inside ISO images, too.
+        foreground: it stays with whoever started it.
+        log_target: an absolute path, `syslog`, or None for what is usual.
+        log_level: what is logged, as `logging` counts it.
+    """
+
+    inputs: InputOptions
+    sources: SourceOptions
+    cache: CacheOptions | None
+    fetch: FetchOptions
+    read: ReadOptions
+    background: BackgroundOptions
+    mount: MountOptions
+    contents: bool = False
+    foreground: bool = False
+    log_target: str | None = None
+    log_level: int = 30

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from jigdofs import logs
@@ -15,8 +12,14 @@ from jigdofs.cli import options
 from jigdofs.cli import parser as types
 from jigdofs.cli.fuse_options import translate
 from jigdofs.cli.parser import Parser
-from jigdofs.config import COMPLETE_READ_AHEAD_KB, LAZY_READ_AHEAD_KB, MountOptions, SourceOptions
-from jigdofs.errors import EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
+from jigdofs.config import (
+    COMPLETE_READ_AHEAD_KB,
+    LAZY_READ_AHEAD_KB,
+    DaemonOptions,
+    MountOptions,
+    SourceOptions,
+)
+from jigdofs.errors import UsageError
 from jigdofs.fuse.mountpoint import resolve
 
 _EPILOG = """\
@@ -116,21 +119,14 @@ def run(arguments: argparse.Namespace) -> int:
     for name, path in _own_paths(arguments):
         if path and Path(resolve(path)).is_relative_to(mountpoint):
             raise UsageError(f"{name} {path} lies below the mount point, which would hide it")
-    mount = MountOptions(
-        mountpoint=mountpoint,
-        allow_other=arguments.allow_other,
-        uid=arguments.uid,
-        gid=arguments.gid,
-        umask=arguments.umask,
-        fuse=translated.fuse,
-        max_background=arguments.max_background,
-        read_ahead_kb=arguments.read_ahead_kb,
-    )
+    daemon = _daemon_options(arguments, mountpoint, translated.fuse)
+    from jigdofs.cli import mount_daemon
+
     if arguments.foreground:
-        return _serve(arguments, mount, lambda: None)
+        return mount_daemon.serve(daemon, lambda: None)
     from jigdofs.daemon import run_detached
 
-    return run_detached(lambda ready: _report(arguments, mount, ready))
+    return run_detached(lambda ready: mount_daemon.report(daemon, ready))
 
 
 def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
@@ -142,111 +138,28 @@ def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | No
     ]
 
 
-def _report(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
-    """Do what `main` does for errors: we are a child that will not return there."""
-    try:
-        return _serve(arguments, mount, ready)
-    except KeyboardInterrupt:
-        return 130
-    except BaseException as error:
-        leaf = leaf_of(error)
-        if not isinstance(leaf, JigdofsError):
-            raise
-        print(f"jigdofs: {leaf}", file=sys.stderr)
-        return leaf.exit_code
-
-
-def _log_in_background(target: str | None, level: int, where: str) -> None:
-    """Send the log where the user wants it; a default place that cannot be written to is done without."""
-    try:
-        logs.to_background(target or logs.default_target(), level, where)
-    except OSError as error:
-        if target:
-            raise MountError(f"cannot log to {target}: {error.strerror}") from error
-        print(f"jigdofs: warning: nothing is logged: {error.filename}: {error.strerror}", file=sys.stderr)
-        logs.to_nowhere()
-
-
-def _serve(arguments: argparse.Namespace, mount: MountOptions, ready: Callable[[], None]) -> int:
-    """Load the images and hold the mount until it ends."""
-    os.umask((os.umask(0) | 0o022) & 0o077)  # nothing of ours is for others to write, all is for us to use
-    gc.disable()  # what is imported and loaded stays: looking for garbage in it takes 10 % of the start
-
-    import trio
-
-    from jigdofs.cli.progress import template_progress
-
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
-    target = arguments.log_file
-    if target not in (None, logs.SYSLOG):
-        target = os.path.abspath(target)
-    logs.to_stderr(level)
-    if arguments.foreground and target:
-        logs.to_background(target, level, str(mount.mountpoint))
-
-    background_options = options.background_options(arguments)
-
-    async def serve() -> None:
-        from jigdofs.control.prefetching import prefetching
-        from jigdofs.control.server import ControlSocket
-        from jigdofs.control.status import telling
-        from jigdofs.fuse import kernel
-        from jigdofs.fuse.mountpoint import prepare
-        from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
-        from jigdofs.wiring.images import open_images
-
-        single = prepare(mount.mountpoint)  # before anything is fetched for it
-        if single and arguments.contents:
-            raise UsageError(f"{mount.mountpoint} is a regular file: --contents needs a directory")
-        read = options.read_options(arguments)
-        read = type(read)(kernel.read_timeout_s(read.timeout_s), read.readahead_bytes)
-        inputs = options.input_options(arguments, arguments.sources)
-        first = initial_request(background_options)
-        with template_progress() as progress:
-            async with open_images(
-                inputs,
-                options.cache_options(arguments),
-                options.fetch_options(arguments),
-                read,
-                source_options=SourceOptions(options.scan_paths(arguments), avoid=(str(mount.mountpoint),)),
-                background_options=background_options,
-                progress=progress,
-            ) as images:
-                from jigdofs.fuse.mount import hold
-
-                if single and len(images.images) != 1:
-                    raise MountError(
-                        f"{mount.mountpoint} is a regular file: it can show one image, not"
-                        f" {len(images.images)}"
-                    )
-                namespace = await images.namespace(contents=arguments.contents, single=single)
-
-                def now_ready() -> None:
-                    gc.freeze()  # what is here stays: no later collection has to walk it
-                    gc.enable()
-                    progress.end()
-                    control = ControlSocket(str(mount.mountpoint))  # before anybody may ask
-                    if not arguments.foreground:
-                        _log_in_background(target, level, str(mount.mountpoint))
-                        ready()
-                    elif sys.stderr.isatty():
-                        print(f"mounted at {mount.mountpoint}; Ctrl-C ends it", file=sys.stderr)
-                    images.tend()
-                    images.start_soon(fill_from_the_start, images, first)
-                    handlers = {
-                        "prefetch": prefetching(images),
-                        "status": telling(images.images, images.flights, images.mirrors),
-                    }
-                    images.start_soon(control.serve, handlers)
-
-                await hold(
-                    namespace,
-                    mount,
-                    source=inputs.sources[0],
-                    ready=now_ready,
-                    complete=images.complete,
-                    stop=images.stop,
-                )
-
-    trio.run(serve, strict_exception_groups=True)
-    return EXIT_OK
+def _daemon_options(arguments: argparse.Namespace, mountpoint: Path, fuse: tuple[str, ...]) -> DaemonOptions:
+    """Build the value; raise `UsageError` for what makes no sense together."""
+    log_file = arguments.log_file
+    return DaemonOptions(
+        inputs=options.input_options(arguments, arguments.sources),
+        sources=SourceOptions(options.scan_paths(arguments), avoid=(str(mountpoint),)),
+        cache=options.cache_options(arguments),
+        fetch=options.fetch_options(arguments),
+        read=options.read_options(arguments),
+        background=options.background_options(arguments),
+        mount=MountOptions(
+            mountpoint=mountpoint,
+            allow_other=arguments.allow_other,
+            uid=arguments.uid,
+            gid=arguments.gid,
+            umask=arguments.umask,
+            fuse=fuse,
+            max_background=arguments.max_background,
+            read_ahead_kb=arguments.read_ahead_kb,
+        ),
+        contents=arguments.contents,
+        foreground=arguments.foreground,
+        log_target=log_file if log_file in (None, logs.SYSLOG) else os.path.abspath(log_file),
+        log_level=(logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)],
+    )
