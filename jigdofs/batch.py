@@ -29,6 +29,7 @@ from jigdofs.download import Download, interruptible
 from jigdofs.errors import InputError, JigdofsError, leaf_of
 from jigdofs.format.checksum import Checksum
 from jigdofs.format.jigdo import ImageSection, JigdoFile
+from jigdofs.in_thread import GIVE_UP
 from jigdofs.load import LoadedImage, Selection, image_name
 from jigdofs.names import unique_name
 from jigdofs.parts.open_file import Fingerprint
@@ -215,7 +216,7 @@ class Batch:
 
     async def _have(self, path: str, image: LoadedImage, blueprint: Blueprint, account: Account) -> Outcome:
         # left behind when the user wants to leave: it only reads
-        found = await trio.to_thread.run_sync(self._look_at, path, blueprint, account, abandon_on_cancel=True)
+        found = await trio.to_thread.run_sync(self._look_at, path, blueprint, account, **GIVE_UP)
         if found in (_Found.WHOLE, _Found.UNCHANGED):
             account.add(origins.BEFORE, account.length)
             return Outcome.THERE if found is _Found.WHOLE else Outcome.UNCHANGED
@@ -241,7 +242,8 @@ class Batch:
         sources = self._sources(builder.path, found)
         if sources is not None:
             lengths = {part.length for _, part in builder.layout.parts()}
-            await trio.to_thread.run_sync(sources.scan, lengths, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(sources.scan, lengths, **GIVE_UP)
+        await trio.to_thread.run_sync(self._workshop.note, image)
         await Download(builder, self._workshop.supply(image, sources, builder.account)).run()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,11 +87,13 @@ class InputOptions:
         sources: paths or URLs of .jigdo files; a mount or server takes paths of ISO files as well.
         mirrors: label -> URL prefixes or directories that the user prefers, best first.
         image: which [Image] of each .jigdo: a number from 1, a file name, `first` or `all`.
+        labels: those of the mirrors that are meant for these images, so that an unknown one is a mistake.
     """
 
     sources: tuple[str, ...]
     mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     image: str = "first"
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,44 @@ class MountOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What may change while a mount runs.
+
+    Attributes:
+        mirrors: as in `InputOptions`.
+        fetch: how transfers behave.
+        read: how reads behave.
+        max_bytes_per_s: of all background transfers together; None for no limit.
+        cache_max_bytes: the cache's quota, None for none.
+        cache_min_free_bytes: kept free on its filesystem; None as in `CacheOptions`.
+        log_level: what is logged, as `logging` counts it.
+    """
+
+    mirrors: dict[str, tuple[str, ...]]
+    fetch: FetchOptions
+    read: ReadOptions
+    max_bytes_per_s: int | None
+    cache_max_bytes: int | None
+    cache_min_free_bytes: int | None
+    log_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What settings say that were read again.
+
+    Attributes:
+        options: to be followed from now on.
+        changed: the settings among these that differ from before.
+        later: those that differ, but are followed from the next start on.
+    """
+
+    options: LiveOptions
+    changed: frozenset[str]
+    later: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonOptions:
     """All that the daemon of a mount is told.
 
@@ -153,8 +194,11 @@ class DaemonOptions:
         mount: how the mount looks.
         contents: show the files inside ISO images, too.
         foreground: it stays with whoever started it.
+        hand_over: somebody with more rights makes the mount for it, as in a service.
         log_target: an absolute path, `syslog`, or None for what is usual.
         log_level: what is logged, as `logging` counts it.
+        metrics: where Prometheus metrics are to be had: `HOST:PORT`, `unix:PATH` or a file; None for nowhere.
+        reread: reads the settings again, and raises what is wrong with them; None if that cannot be.
     """
 
     inputs: InputOptions
@@ -166,5 +210,8 @@ class DaemonOptions:
     mount: MountOptions
     contents: bool = False
     foreground: bool = False
+    hand_over: bool = False
     log_target: str | None = None
     log_level: int = 30
+    metrics: str | None = None
+    reread: Callable[[], Change] | None = field(default=None, compare=False, repr=False)

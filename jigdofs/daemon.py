@@ -34,50 +34,57 @@ def run_detached(work: Callable[[Ready], int]) -> int:
     child = os.fork()
     if child:
         os.close(writing)
-        try:
-            ready = os.read(reading, 1)
-        except KeyboardInterrupt:
-            os.waitpid(child, 0)
-            return EXIT_INTERRUPTED
-        if ready:
-            return EXIT_OK
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            name = signal.strsignal(-code) or f"signal {-code}"
-            sys.stderr.write(f"jigdofs: the daemon died before it was ready: {name}\n")
-        return code if code > 0 else EXIT_MOUNT
+        return _wait_for(child, reading)
     os.close(reading)
     _end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:  # it died before it could be told to us
         os._exit(EXIT_MOUNT)
-
-    def ready_now() -> None:
-        _end_with_parent(None)
-        os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal any more that could go away
-        os.chdir("/")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        null = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(null, stream)
-        os.close(null)
-        try:
-            os.write(writing, b"1")
-        except BrokenPipeError:
-            raise Stopped("whoever wanted this is gone") from None
-        finally:
-            os.close(writing)
-
     code = EXIT_MOUNT
     try:
-        code = work(ready_now)
+        code = work(lambda: _leave(writing))
     except Exception:  # noqa: BLE001  told whole; the code says the rest
         _log.exception("internal error")
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _wait_for(child: int, reading: int) -> int:
+    """Return once the child is ready or has ended."""
+    try:
+        ready = os.read(reading, 1)
+    except KeyboardInterrupt:
+        os.waitpid(child, 0)
+        return EXIT_INTERRUPTED
+    if ready:
+        return EXIT_OK
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        name = signal.strsignal(-code) or f"signal {-code}"
+        sys.stderr.write(f"jigdofs: the daemon died before it was ready: {name}\n")
+    return code if code > 0 else EXIT_MOUNT
+
+
+def _leave(writing: int) -> None:
+    """Leave terminal and directory, and say that we are ready; raise `Stopped` if nobody listens."""
+    _end_with_parent(None)
+    os.setsid()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no terminal any more that could go away
+    os.chdir("/")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+    try:
+        os.write(writing, b"1")
+    except BrokenPipeError:
+        raise Stopped("whoever wanted this is gone") from None
+    finally:
+        os.close(writing)
 
 
 def _end_with_parent(number: signal.Signals | None) -> None:

@@ -89,13 +89,14 @@ class _Copy:
     last_modified: str
 
 
-def _key(url: str) -> str:
+def document_key(url: str) -> str:
+    """Name the copy of a URL, escaped, in the cache."""
     return "doc-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _read_copy(cache: Cache, url: str) -> _Copy | None:
     note = cache.document(url)
-    data = read_small(cache, _key(url)) if note else None
+    data = read_small(cache, document_key(url)) if note else None
     if note is None or data is None:
         return None
     with contextlib.suppress(ValueError):
@@ -106,7 +107,7 @@ def _read_copy(cache: Cache, url: str) -> _Copy | None:
 
 
 def _write_copy(cache: Cache, url: str, data: bytes, answer: Answer) -> None:
-    if keep_small(cache, _key(url), data):
+    if keep_small(cache, document_key(url), data):
         cache.note_document(url, json.dumps({"etag": answer.etag, "last_modified": answer.last_modified}))
 
 

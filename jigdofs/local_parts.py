@@ -15,6 +15,7 @@ import trio
 
 from jigdofs.errors import SourceChanged
 from jigdofs.format.part import Part
+from jigdofs.in_thread import GIVE_UP
 from jigdofs.parts.open_file import OpenFile
 from jigdofs.sources.piece import open_piece
 from jigdofs.sources.sources import Sources
@@ -70,4 +71,4 @@ class LocalParts:
         return None
 
     async def _in_thread(self, work: Callable[[], OpenFile | None]) -> OpenFile | None:
-        return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(work, limiter=self._threads, **GIVE_UP)

@@ -1,4 +1,4 @@
-"""Where log lines go: the terminal, a file or syslog."""
+"""Where log lines go: the terminal, the journal, a file or syslog; and what of them is kept for later."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 
 from jigdofs.errors import JigdofsError, Stopped, printable
+from jigdofs.troubles import RecentTroubles, Repeats, Trouble
 
 _ROOT = logging.getLogger("jigdofs")
 SYSLOG = "syslog"
 _SYSLOG_SOCKET = "/dev/log"
-_SAME_ERROR_S = 10.0
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""The journal's numbers (sd-daemon(3)); 7 for what is less."""
+_recent = RecentTroubles()
+_where = "nowhere"
 
 
 class _OneLine(logging.Formatter):
@@ -34,8 +37,20 @@ class _Spoken(_OneLine):
         return super().format(record)
 
 
+class _Journal(_OneLine):
+    """Write for the journal: the level as a number before the line, all of a record on one, without a time.
+
+    Each line of ours would be a record of its own there, so a traceback's line feeds are escaped, too.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Add the number."""
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{super().format(record)}".replace("\n", "\\n")
+
+
 class ErrorLog:
-    """Log errors, each but once in a while: whoever failed to read asks again at once, piece by piece.
+    """Log errors of readers; one that comes again at once, piece by piece, is one error (`troubles.Repeats`).
 
     Args:
         logger: where to.
@@ -43,30 +58,51 @@ class ErrorLog:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._last = ("", -_SAME_ERROR_S)
 
     def report(self, what: str, error: JigdofsError) -> None:
-        """Log that something failed, and why, unless that was just said; our own end is no error."""
-        reason, now = str(error), time.monotonic()
-        if self._last[0] == reason and now - self._last[1] < _SAME_ERROR_S:
-            return
-        self._last = (reason, now)
+        """Log that something failed, and why; our own end is no error."""
+        reason = str(error)
         level = logging.INFO if isinstance(error, Stopped) else logging.ERROR
-        self._logger.log(level, "%s failed: %s", what, reason)
+        self._logger.log(level, "%s failed: %s", what, reason, extra={"why": reason})
+
+
+def troubles() -> list[Trouble]:
+    """Return the last distinct warnings and errors, the latest first."""
+    return _recent.last()
+
+
+def where() -> str:
+    """Tell where the log goes: `terminal`, `stderr`, `journal`, `syslog`, `nowhere` or the path of a file."""
+    return _where
+
+
+def tell_repeats(*, all_of_it: bool = False) -> None:
+    """Log how often messages were kept back; called now and then, and with `all_of_it` at the end."""
+    for handler in _ROOT.handlers:
+        for keeper in handler.filters:
+            if isinstance(keeper, Repeats):
+                keeper.tell(all_of_it=all_of_it)
 
 
 def to_stderr(level: int) -> None:
     """Log to the terminal or to whoever started us."""
     handler = logging.StreamHandler(sys.stderr)
+    if _stderr_is_the_journal():
+        handler.setFormatter(_Journal("%(name)s: %(message)s"))
+        _set(handler, level, "journal")
+        return
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
-    _set(handler, level)
+    _set(handler, level, "terminal" if sys.stderr.isatty() else "stderr")
 
 
 def to_user(level: int) -> None:
     """Write to stderr as commands do that somebody waits for: the program's name, the level, the message."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Spoken("jigdofs: %(spoken)s: %(message)s"))
-    _set(handler, level)
+    if _stderr_is_the_journal():
+        handler.setFormatter(_Journal("%(message)s"))
+    else:
+        handler.setFormatter(_Spoken("jigdofs: %(spoken)s: %(message)s"))
+    _set(handler, level, "stderr")
 
 
 def to_background(target: str, level: int, where: str) -> None:
@@ -99,12 +135,17 @@ def to_background(target: str, level: int, where: str) -> None:
 
         handler = Tolerant(target, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_OneLine(f"%(asctime)s {line}"))
-    _set(handler, level)
+    _set(handler, level, target)
+
+
+def set_level(level: int) -> None:
+    """Log from this level on, wherever that goes."""
+    _ROOT.setLevel(level)
 
 
 def to_nowhere() -> None:
     """Log nothing."""
-    _set(logging.NullHandler(), logging.CRITICAL)
+    _set(logging.NullHandler(), logging.CRITICAL, "nowhere")
 
 
 def default_target() -> str:
@@ -128,7 +169,21 @@ def _belongs_to_root(path: Path) -> bool:
     return all(parent.stat().st_uid == 0 for parent in existing)
 
 
-def _set(handler: logging.Handler, level: int) -> None:
-    _ROOT.handlers[:] = [handler]
+def _stderr_is_the_journal() -> bool:
+    """Tell whether somebody has connected our stderr to the journal, as systemd does (systemd.exec(5))."""
+    stream = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def _set(handler: logging.Handler, level: int, target: str) -> None:
+    global _where  # noqa: PLW0603  there is one log, as there is one root of all loggers
+    _where = target
+    tell_repeats(all_of_it=True)
+    handler.addFilter(Repeats(handler))
+    _ROOT.handlers[:] = [_recent, handler]
     _ROOT.setLevel(level)
     _ROOT.propagate = False

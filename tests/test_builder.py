@@ -19,7 +19,8 @@ from jigdofs.build.place_sink import PlaceSink
 from jigdofs.build.raw_writing import writing_raw
 from jigdofs.errors import FormatError, InputError, JigdofsError, NoRoom, Stopped
 from jigdofs.format.checksum import Algorithm, Checksum
-from jigdofs.parts.cache import Cache, CachePlace
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.cache_place import CachePlace
 from jigdofs.parts.store import cache_key
 from jigdofs.sources.sources import Sources
 from tests.kit.requirements import require_root

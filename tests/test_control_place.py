@@ -19,9 +19,9 @@ def runtime(public_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_our_own_directory(runtime: Path) -> None:
-    """It is made for us alone, and used again."""
+    """It is made for us alone, and used again; in that of root lie those of services."""
     assert place.own_directory() == runtime
-    assert runtime.lstat().st_mode & 0o7777 == 0o700
+    assert runtime.lstat().st_mode & 0o7777 == (0o700 if os.geteuid() else 0o755)
     assert place.own_directory() == runtime
 
 
@@ -71,6 +71,32 @@ def test_the_directory_of_a_user(public_dir: Path) -> None:
     for environ in ({}, *({"XDG_RUNTIME_DIR": text} for text in ("", "run", "/nowhere", str(long)))):
         found = run_as_user(OWN_DIRECTORY, TMPDIR=str(temporary), **environ).split()[0]
         assert found == f"{temporary}/jigdofs-65534", environ
+
+
+def test_the_directory_of_a_service(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon takes what its manager made for it; those who ask find it, if it is private."""
+    require_root()
+    runtime.mkdir()
+    made, foreign = runtime / "debian", runtime / "other"
+    for directory in (made, foreign):
+        directory.mkdir(0o700)
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(directory / place.socket_name(MNT)))
+    os.chown(foreign, 65534, -1)
+    assert place.find(MNT, 0) == [made / place.socket_name(MNT)]
+    assert place.find(MNT, 65534) == [foreign / place.socket_name(MNT)]
+    foreign.chmod(0o720)
+    assert place.find(MNT, 65534) == []
+    for given in (f"{made}:/run/more", str(made)):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", given)
+        assert place.own_directory() == made
+        assert place.find(MNT, 0) == [made / place.socket_name(MNT)]
+    for given in (str(foreign), str(runtime.parent), "debian", ""):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", given)
+        assert place.own_directory() == runtime, given
+    place.tidy(MNT, 0)
+    assert made.is_dir(), "its manager made it and will remove it"
+    assert not list(made.iterdir())
 
 
 def test_names(runtime: Path) -> None:

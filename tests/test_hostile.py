@@ -95,6 +95,7 @@ class CountingParts:
 class Nothing:
     fd = -1
     start = 0
+    fetched_s = 0.0
 
     def unchanged(self) -> bool:
         return True

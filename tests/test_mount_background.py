@@ -152,13 +152,12 @@ def test_options_that_make_no_sense(scene: InstallerScene) -> None:
         ["--no-cache", "--prefetch-list", str(path)],
         ["--prefetch", "some"],
         ["--bwlimit", "1k"],
-        ["--bwlimit", "off"],
         ["--record", str(scene.directory / "nowhere" / "list")],
         ["--record", str(scene.directory)],
         ["--record", str(scene.point / "list")],
     ):
         scene.mount_fails(*options)
-    with scene.mounted("--no-cache", "--record", path):
+    with scene.mounted("--no-cache", "--record", path, "--bwlimit", "off"):
         scene.read(PACKAGES[0])
         assert "no cache" in scene.program.fails("prefetch", scene.point, "--all", code=3)
     assert scene.listed(path) == [PACKAGES[0]]

@@ -9,7 +9,8 @@ import trio.testing
 
 from jigdofs.errors import JigdofsError
 from jigdofs.format.checksum import Algorithm, Checksum
-from jigdofs.parts.cache import Cache, CachePlace
+from jigdofs.parts.cache import Cache
+from jigdofs.parts.cache_place import CachePlace
 from jigdofs.parts.flights import Flights
 from jigdofs.parts.objects import ObjectStore
 from jigdofs.parts.open_file import OpenFile, OpenFiles

@@ -105,7 +105,7 @@ def test_without_a_cache() -> None:
 
 
 def test_parts_that_begin_alike() -> None:
-    """However many checksums begin with the same byte, few parts are objects at a time; each counts once."""
+    """However many checksums begin alike, to know of 200,000 parts takes less than 10 MiB."""
     count = 200_000
     digests = [bytes(1) + number.to_bytes(15, "big") for number in range(count)]
     layout = Layout([MatchedFile(1, Checksum(digest)) for digest in [*digests, digests[0]]])
@@ -119,4 +119,91 @@ def test_parts_that_begin_alike() -> None:
     assert presence.bytes == 0
     presence.add(Part(Checksum(digests[0]), 1), elsewhere=False)
     assert presence.bytes == 2
-    assert peak < 100 * count
+    assert peak < 10 << 20
+
+
+def _seen(presence: Presence, cells: int = 1024, coming: Iterable[Part] = ()) -> str:
+    drawn = presence.cells(cells, coming)
+    assert drawn is not None
+    return drawn
+
+
+def test_cells_are_what_is_in_the_cache(cache: Cache) -> None:
+    """Each cell says whether all, some or none of the parts in its stretch of the image are in the cache."""
+    image = layout()
+    presence = Presence(image, cache)
+    assert presence.cells(64, ()) is None
+    assert not presence.parts
+    keep(cache, PARTS[:100])
+    presence.count()
+    presence.add(PARTS[200], elsewhere=False)
+    presence.add(PARTS[201], elsewhere=True)
+    there = {*PARTS[:100], *PARTS[200:202]}
+    assert (presence.parts, presence.parts_present) == (len(PARTS), len(there))
+    cell_bytes = -(-image.length // 1024)
+    expected = []
+    for begin in range(0, image.length, cell_bytes):
+        end = min(begin + cell_bytes, image.length)
+        touched = {piece.part for piece in image.slices(begin, end - begin) if piece.part is not None}
+        here = touched & there
+        expected.append("#" if here == touched else "+" if here else ".")
+    assert _seen(presence) == "".join(expected)
+    assert set(expected) == {"#", "+", "."}
+
+
+def test_cells_follow_what_comes_and_goes(cache: Cache) -> None:
+    """A part that is on its way is seen, then that it is here, and after a look that it was evicted."""
+    presence = Presence(layout(), cache)
+    presence.count()
+    before = _seen(presence)
+    on_its_way = _seen(presence, coming=[PARTS[300]])
+    assert ">" not in before
+    assert ">" in on_its_way
+    assert on_its_way.replace(">", ".") == before
+    keep(cache, [PARTS[300]])
+    presence.add(PARTS[300], elsewhere=False)
+    assert "#" in _seen(presence, coming=[PARTS[300]])
+    assert ">" not in _seen(presence, coming=[PARTS[300]])
+    cache.path(cache_key(PARTS[300])).unlink()
+    presence.count_again()
+    assert _seen(presence) == before
+
+
+def test_number_of_cells(cache: Cache) -> None:
+    """There are as many cells as were asked for, but no more than 1024, nor than a small image has bytes."""
+    presence = Presence(layout(), cache)
+    presence.count()
+    for wanted in (1, 7, 64, 1000):
+        assert len(_seen(presence, wanted)) == wanted
+    least = -(-layout().length // -(-layout().length // 1024))
+    assert len(_seen(presence, 5000)) == least <= 1024
+    tiny = Presence(Layout([MatchedFile(3, PARTS[2].checksum)]), None)
+    tiny.count()
+    assert _seen(tiny) == "..."
+
+
+def test_part_that_is_everywhere() -> None:
+    """A part that occurs very often counts at once as often, and is drawn everywhere with the next look."""
+    part, count = PARTS[99], 5000
+    presence = Presence(Layout([MatchedFile(part.length, part.checksum)] * count), None)
+    presence.count()
+    presence.add(part, elsewhere=True)
+    assert presence.bytes == part.length * count
+    assert (presence.parts, presence.parts_present) == (1, 1)
+    presence.count_again()
+    assert set(_seen(presence)) == {"#"}
+    assert presence.bytes == part.length * count
+
+
+def test_had_before_the_first_count(cache: Cache) -> None:
+    """What is fetched before the parts were counted for the first time is counted then."""
+    presence = Presence(layout(), cache)
+    presence.add(PARTS[10], elsewhere=True)
+    presence.add(PARTS[10], elsewhere=True)
+    presence.add(PARTS[11], elsewhere=False)
+    presence.add(TWICE, elsewhere=False)
+    assert presence.bytes == RAW + PARTS[10].length + PARTS[11].length + TWICE.length
+    presence.count()
+    assert presence.bytes == RAW + PARTS[10].length + PARTS[11].length + 2 * TWICE.length
+    presence.count()  # what is in no cache after all is gone; what a local file has is not
+    assert presence.bytes == RAW + PARTS[10].length

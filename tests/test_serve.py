@@ -1,5 +1,6 @@
 """`jigdofs serve`: the real program asked by real clients."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -242,7 +243,8 @@ def test_odd_requests_do_not_end_it(scene: Scene) -> None:
         with socket.create_connection(("127.0.0.1", scene.server.port)) as client:
             client.settimeout(30)
             client.sendall(request)
-            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it may have hung up by now
+                client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):
                 pass
     assert curl(scene.server.url("/kit/README.txt")).stdout.startswith(b"line 0")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from jigdofs import __version__
-from tests.kit.faults import Stall, WrongBytes
+from jigdofs.cli.status_text import lines
+from jigdofs.control import client
+from tests.kit.faults import Stall, Status, WrongBytes
 from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage
-from tests.kit.mounts import Mounted
-from tests.kit.scenes import Program, lonely, pool_files, read_direct, reading, wait_until
+from tests.kit.mounts import PROGRAM, Mounted, clean_environ
+from tests.kit.scenes import Occurrence, Program, lonely, pool_files, read_direct, reading, wait_until
 
 
 @pytest.fixture
@@ -89,3 +92,168 @@ def test_daemon_that_is_stopped(mounted: Mounted, tmp_path: Path) -> None:
 def test_no_mount(tmp_path: Path) -> None:
     """A place where nothing of ours is mounted is an error."""
     assert "no mount point of jigdofs" in Program(tmp_path).fails("status", tmp_path, code=4)
+
+
+def test_answer_within_a_second(
+    mounted: Mounted, iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path
+) -> None:
+    """While every mirror and many readers hang, the daemon answers within a second."""
+    image, parts = mounted.mountpoint / "kit.iso", lonely(iso_md5)[:8]
+    faulty_server.always("/pool/*", Stall())
+    left = iter(parts)
+    with reading(lambda: read_direct(image, next(left).offset, 1), len(parts)) as waiting:
+        faulty_server.wait_stalled()
+        request = {"do": "status", "cells": 1024}
+        events = list(client.ask(str(mounted.mountpoint), os.geteuid(), request, limit_s=1.0))
+        assert events[-1]["readers_waiting"] >= 1
+        faulty_server.release()
+        faulty_server.behave()
+        for one in waiting:
+            one.result()
+
+
+def test_picture(mounted: Mounted, iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) -> None:
+    """The picture has all that is in the cache, what is on its way, and nothing else."""
+    program, image = Program(tmp_path), mounted.mountpoint / "kit.iso"
+    part, other = lonely(iso_md5)[:2]
+
+    def picture(cells: int) -> dict[str, Any]:
+        (report,) = json.loads(program("status", "--json", "--cells", str(cells), mounted.mountpoint).stdout)
+        (shown,) = report["images"]
+        assert isinstance(shown, dict)
+        return shown
+
+    wait_until(lambda: picture(64)["map"], "the first count")
+    size = iso_md5.image.stat().st_size
+    cells = len(picture(1024)["map"])
+    cell_bytes = -(-size // cells)
+    read_direct(image, part.offset, part.length)
+    faulty_server.always(f"/pool/{other.path}", Stall())
+    with reading(lambda: read_direct(image, other.offset, 1)) as (waiting,):
+        faulty_server.wait_stalled()
+        shown = picture(1024)
+        faulty_server.release()
+        waiting.result()
+
+    def of(one: Occurrence) -> str:
+        drawn: str = shown["map"][one.offset // cell_bytes : -(-one.end // cell_bytes)]
+        return drawn
+
+    assert (shown["parts_in_flight"], shown["bytes_in_flight"]) == (1, other.length)
+    assert (shown["parts"], shown["parts_present"]) == (len(iso_md5.parts), 1)
+    assert set(of(part)) <= {"#", "+"}
+    assert set(of(other)) <= {">"} or part.pages[1] // cell_bytes >= other.pages[0] // cell_bytes
+    assert shown["map"].count(".") > 0
+    kept = {path.name for path in (tmp_path / "cache/objects").glob("m*/*/*")}
+    assert kept == {part.checksum, other.checksum}
+    assert len(picture(7)["map"]) == 7
+    text = program("status", mounted.mountpoint).stdout
+    assert "# here  + partly  > on its way  . missing" in text
+
+
+def test_hits_and_failures(
+    mounted: Mounted, iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path
+) -> None:
+    """What was read without waiting for a mirror is a hit; what failed is told once, with a number."""
+    program, image = Program(tmp_path), mounted.mountpoint / "kit.iso"
+    part, other = lonely(iso_md5)[:2]
+    assert told(program, mounted.mountpoint)["reads"]["hit_share"] is None
+    begin = part.offset // 4096 * 4096
+    read_direct(image, begin, 4096)
+    first = told(program, mounted.mountpoint)["reads"]
+    assert (first["reads"], first["waited_reads"], first["hit_share"]) == (1, 1, 0)
+    assert (first["bytes"], first["waited_bytes"]) == (4096, 4096)
+    for _ in range(3):
+        read_direct(image, begin, 4096)
+    reads = told(program, mounted.mountpoint)["reads"]
+    assert (reads["reads"], reads["waited_reads"], reads["hit_share"]) == (4, 1, 0.75)
+    assert sum(count for _, count in reads["durations"]) == 4
+    assert reads["bytes_per_s"] > 0
+
+    mounted._allowed += ("failed",)
+    faulty_server.always(f"/pool/{other.path}", Status(404))
+    for _ in range(3):
+        with pytest.raises(OSError):
+            read_direct(image, other.offset // 4096 * 4096, 4096)
+    report = told(program, mounted.mountpoint)
+    (error,) = report["last_errors"]
+    assert error["times"] == report["reads"]["errors"] >= 3
+    assert error["level"] == "error"
+    assert other.checksum in error["why"]
+    assert "404" in error["why"]
+    assert "of kit.iso failed" in error["what"]
+    assert report["state"] == "degraded"
+    text = program("status", mounted.mountpoint).stdout
+    assert f"({error['times']} times)" in text
+
+
+def watching(mounted: Mounted, tmp_path: Path, stdout: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*PROGRAM, "status", "--watch", str(mounted.mountpoint)],
+        env={**clean_environ(tmp_path), "TERM": "xterm", "COLUMNS": "200"},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_watch_in_a_pipe(mounted: Mounted, tmp_path: Path) -> None:
+    """One report comes after another, until the mount ends."""
+    process = watching(mounted, tmp_path, subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        titles = 0
+        while titles < 2:
+            titles += process.stdout.readline().decode().startswith(f"{mounted.mountpoint}  ")
+        mounted.unmount()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+
+
+def test_watch_on_a_terminal(mounted: Mounted, tmp_path: Path) -> None:
+    """On a terminal the report is drawn in place with its picture, until Ctrl-C."""
+    far, near = os.openpty()
+    process = watching(mounted, tmp_path, near)
+    os.close(near)
+    with process, open(far, "rb", buffering=0) as screen:
+        shown = b""
+        while shown.count(b"image   kit.iso") < 2 or "░".encode() not in shown:
+            shown += screen.read(65536)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert b"\x1b[" in shown
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    """What makes no sense is said in one line."""
+    program = Program(tmp_path)
+    assert "--watch is for people" in program.fails("status", "--watch", "--json", code=3)
+    for wrong in ("0", "1025", "x", "-1"):
+        assert "1 to 1024" in program.fails("status", f"--cells={wrong}", code=3)
+
+
+def test_daemon_of_another_version(tmp_path: Path) -> None:
+    """What another version tells is shown as far as it goes, or it is said that it makes no sense."""
+    old = {
+        "mountpoint": "/mnt",
+        "source": "x.jigdo",
+        "pid": 1,
+        "uptime_s": 2.0,
+        "images": [{"name": "x.iso", "size": 10, "present_bytes": 5}],
+        "parts_in_flight": 0,
+        "readers_waiting": 0,
+        "mirrors": [],
+        "something": {"new": [1]},
+    }
+    assert "  image   x.iso: 50.0 % of 10 bytes are here" in lines(dict(old))
+    wrong: tuple[dict[str, Any], ...] = (
+        {"images": 3},
+        {"images": [{}]},
+        {"cache": {}},
+        {"last_errors": [{}]},
+        {"reads": {}, "fetched": 1},
+    )
+    for broken in wrong:
+        assert any("does not make sense" in line for line in lines({**old, **broken}))

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 from jigdofs import __version__
-from jigdofs.cli.called_as import COMMANDS, called_as_jigdo_file, program
+from jigdofs.cli.called_as import COMMANDS, called_as_jigdo_file, called_by_mount, program
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -22,6 +22,7 @@ from jigdofs.errors import (
 if TYPE_CHECKING:
     from jigdofs.cli.parser import Parser
 
+_WORDS_OF_FUSE = 4  # SRC DIR -o OPTIONS
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
 
 VERBS = {
@@ -30,8 +31,11 @@ VERBS = {
     "loop": "attach an image to a loop device as it should be, and mount what is inside",
     "status": "tell what a running mount holds, fetches and waits for",
     "prefetch": "have parts in the cache of a running mount before they are read",
+    "config": "tell which settings hold and where each comes from, and check files of them",
+    "service": "mount for the daemon of a systemd service, and unmount (its unit calls this)",
     "serve": "serve images and the files in them over HTTP, without FUSE",
     "download": "build whole images, without questions, from what is here and from mirrors",
+    "cache": "tell what the cache holds of which image; tidy it up, check it, pin images",
     "info": "tell what is in a .jigdo and what of it is here already",
     "make-template": "write the .jigdo and .template of an image, given the files that are in it",
     "make-image": "build an image from local files and old images alone (as jigdo-file does)",
@@ -42,6 +46,7 @@ VERBS = {
     "verify": "compare an image with every checksum that its template and .jigdo give",
     "md5sum": "print MD5 checksums of files (as jigdo-file does)",
     "sha256sum": "print SHA-256 checksums of files (as jigdo-file does)",
+    "completion": "print what makes bash, zsh or fish complete all this",
     "demo": "build a small image, mount it lazily, prove its checksum, leave nothing behind",
 }
 ALIASES = {
@@ -94,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     _open_standard_streams()
     try:
-        code = _dispatch(argv)
+        code = _for_mount(argv) if _is_for_mount(argv) else _dispatch(argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -167,6 +172,18 @@ def _dispatch(argv: list[str]) -> int:
     return _run(verb, rest, prog=f"jigdofs {verb}", abbreviate=False)
 
 
+def _is_for_mount(argv: list[str]) -> bool:
+    """Tell whether mount(8) calls us, or mount.fuse3, which says `jigdofs SRC DIR -o OPTIONS`."""
+    by_fuse = len(argv) == _WORDS_OF_FUSE and argv[2] == "-o" and argv[0] not in {*VERBS, *ALIASES}
+    return called_by_mount() or (by_fuse and not argv[0].startswith("-"))
+
+
+def _for_mount(argv: list[str]) -> int:
+    from jigdofs.cli import mount8
+
+    return mount8.main(argv)
+
+
 def _as_jigdo_file(argv: list[str]) -> int:
     """Do as jigdo-file does: the command may stand anywhere among the options."""
     from jigdofs.cli import as_jigdo_file
@@ -198,6 +215,10 @@ def _run(verb: str, rest: list[str], *, prog: str, abbreviate: bool) -> int:
         from jigdofs.cli import as_jigdo_file
 
         return module.run(parser.parse_args(as_jigdo_file.permuted(parser, rest, abbreviate=abbreviate)))
+    if parser.configurable:
+        from jigdofs.cli import configured
+
+        return module.run(configured.parse(parser, rest))
     return module.run(parser.parse_intermixed_args(rest))
 
 

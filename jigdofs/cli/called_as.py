@@ -6,6 +6,7 @@ import os
 import sys
 
 JIGDO_FILE = "jigdo-file"
+MOUNT_HELPERS = ("mount.jigdofs", "mount.fuse.jigdofs")
 COMMANDS = {
     "make-template": ("mt",),
     "make-image": ("mi",),
@@ -25,6 +26,13 @@ def called_as_jigdo_file() -> bool:
     return os.path.basename(sys.argv[0]).startswith(JIGDO_FILE)
 
 
+def called_by_mount() -> bool:
+    """Tell whether the program runs under the name that mount(8) looks for."""
+    return os.path.basename(sys.argv[0]) in MOUNT_HELPERS
+
+
 def program() -> str:
     """Return the name that messages begin with."""
+    if called_by_mount():
+        return os.path.basename(sys.argv[0])
     return JIGDO_FILE if called_as_jigdo_file() else "jigdofs"

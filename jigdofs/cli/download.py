@@ -73,6 +73,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="report in JSON, one object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but what goes wrong")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: everything")
+    options.add_config(parser)
     options.add_input(parser)
     options.add_scan(parser)
     parser.set_defaults(image="all")
@@ -122,6 +123,7 @@ async def _run(arguments: argparse.Namespace, reporter: JsonReporter | TextRepor
     with template_progress() as progress:
         async with open_workshop(
             inputs.mirrors,
+            inputs.labels,
             options.cache_options(arguments),
             options.fetch_options(arguments),
             keep_parts=arguments.keep_parts,

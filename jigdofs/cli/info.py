@@ -44,6 +44,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--check-urls", action="store_true", help="ask all locations of all parts, and tell the dead ones"
     )
+    options.add_config(parser)
     options.add_input(parser)
     parser.set_defaults(image="all")
     options.add_cache(parser)

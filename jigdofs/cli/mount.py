@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jigdofs import logs
-from jigdofs.cli import options
+from jigdofs.cli import configured, options
 from jigdofs.cli import parser as types
 from jigdofs.cli.fuse_options import translate
+from jigdofs.cli.mount_reload import Rereader
 from jigdofs.cli.parser import Parser
 from jigdofs.config import (
     COMPLETE_READ_AHEAD_KB,
@@ -48,15 +50,24 @@ examples:
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.epilog = _EPILOG
-    parser.usage = "jigdofs mount JIGDO [JIGDO...] MOUNTPOINT [options]"
-    parser.add_argument(
-        "sources", nargs="+", metavar="JIGDO", help="path or URL of a .jigdo file, or path of a plain .iso"
+    parser.usage = (
+        "jigdofs mount JIGDO [JIGDO...] MOUNTPOINT [options]\n"
+        "       jigdofs mount --config FILE [[JIGDO...] MOUNTPOINT] [options]"
     )
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT", type=Path, help="a directory or a regular file")
+    parser.add_argument(
+        "sources", nargs="*", metavar="JIGDO", help="path or URL of a .jigdo file, or path of a plain .iso"
+    )
+    parser.add_argument(
+        "mountpoint",
+        nargs="?",  # the last of the sources, if any; --config may name both
+        metavar="MOUNTPOINT",
+        help="a directory or a regular file",
+    )
     _add_options(parser)
 
 
 def _add_options(parser: Parser) -> None:
+    options.add_config(parser)
     options.add_input(parser)
     options.add_scan(parser)
     options.add_cache(parser)
@@ -73,13 +84,32 @@ def _add_options(parser: Parser) -> None:
         "-f", "--foreground", action="store_true", help="stay in the foreground and log to the terminal"
     )
     group.add_argument(
+        "--hand-over",
+        action="store_true",
+        help="for the unit of a service: stay in the foreground, and let `jigdofs service attach' make the"
+        " mount",
+    )
+    group.add_argument(
         "--log-file",
         metavar="FILE|syslog",
         help=f"log there (default: the terminal in the foreground, else {logs.default_target()})",
     )
+    group.add_argument(
+        "--metrics",
+        metavar="HOST:PORT|unix:PATH|FILE",
+        type=_metrics,
+        help="have Prometheus metrics asked for there, at /metrics, or write them to this file, whose name"
+        " ends in .prom, every 15 seconds (default: neither)",
+    )
     group.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for everything")
     group.add_argument(
-        "-o", metavar="OPT[,OPT...]", action="append", default=[], help="options as for mount(8)"
+        "-o",
+        metavar="OPT[,OPT...]",
+        dest="fuse_options",
+        action=_MountOptions,
+        type=lambda text: translate([text]),
+        default=[],
+        help="options as for mount(8)",
     )
     group.add_argument(
         "--allow-other", action="store_true", help="let other users in (root included, if you are not root)"
@@ -106,27 +136,79 @@ def _add_options(parser: Parser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Mount and, unless in the foreground, return when the mount can be used."""
-    translated = translate(arguments.o)
-    if translated.arguments:
+def _metrics(text: str) -> str:
+    """Make the path of a file absolute: a daemon is nowhere in particular."""
+    return os.path.abspath(text) if text.endswith(".prom") else text
+
+
+class _MountOptions(configured.SettingAction):
+    """Take what stands behind `-o`: options of our own as if they were typed as such, FUSE's as they are."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # what `translate` returned
+        option_string: str | None = None,
+    ) -> None:
+        """Read ours, and keep FUSE's."""
         extra = Parser(prog="jigdofs mount", description="")
         _add_options(extra)
-        extra.parse_args(list(translated.arguments), namespace=arguments)
-    mountpoint = Path(resolve(arguments.mountpoint))
-    if mountpoint.suffix in (".jigdo", ".template") and not mountpoint.is_dir():
-        raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like an input")
-    for name, path in _own_paths(arguments):
-        if path and Path(resolve(path)).is_relative_to(mountpoint):
-            raise UsageError(f"{name} {path} lies below the mount point, which would hide it")
-    daemon = _daemon_options(arguments, mountpoint, translated.fuse)
+        extra.parse_args(list(values.arguments), namespace=namespace)
+        namespace.fuse_options = [*(namespace.fuse_options or []), *values.fuse]
+
+    def of_setting(self, text: str) -> object:
+        """Return an option of FUSE."""
+        translated = translate([text])
+        if translated.arguments:
+            name = translated.arguments[0].lstrip("-").partition("=")[0]
+            raise UsageError(f"{name} is none of FUSE's, but a setting of its own")
+        if len(translated.fuse) > 1:
+            raise UsageError(f"`{text}' is several options: give each a text of its own")
+        return "".join(translated.fuse)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mount and, unless in the foreground, return when the mount can be used."""
+    daemon = _daemon_options(arguments)
     from jigdofs.cli import mount_daemon
 
-    if arguments.foreground:
+    if daemon.foreground:
         return mount_daemon.serve(daemon, lambda: None)
     from jigdofs.daemon import run_detached
 
     return run_detached(lambda ready: mount_daemon.report(daemon, ready))
+
+
+def daemon_options(argv: Sequence[str]) -> DaemonOptions:
+    """Return what `jigdofs mount ARGV` would do, settings included; raise what it would."""
+    parser = Parser(prog="jigdofs mount", description="")
+    add_arguments(parser)
+    return _daemon_options(configured.parse(parser, argv))
+
+
+def _what_and_where(arguments: argparse.Namespace) -> tuple[list[str], Path]:
+    """Return the sources and the mount point: the command line's, else those of the image set."""
+    *sources, last = arguments.sources or [None]
+    if last is None:
+        last = next(iter(_of_image_set(arguments, "mountpoint")), None)
+    sources = sources or _of_image_set(arguments, "images")
+    missing = [name for name, there in (("JIGDO", sources), ("MOUNTPOINT", last)) if not there]
+    if len(arguments.sources) == 1 and arguments.config is None:
+        missing = ["MOUNTPOINT"]  # it was no mount point then
+    if missing:
+        raise UsageError(
+            f"the following arguments are required: {', '.join(missing)}; see `jigdofs mount --help'"
+        )
+    mountpoint = Path(resolve(last))
+    if mountpoint.suffix in (".jigdo", ".template") and not mountpoint.is_dir():
+        raise UsageError(f"the mount point is missing: `{mountpoint.name}' looks like an input")
+    return sources, mountpoint
+
+
+def _of_image_set(arguments: argparse.Namespace, name: str) -> list[str]:
+    setting = arguments.settings.get(name)
+    return [] if setting is None else list(setting.texts)
 
 
 def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
@@ -138,11 +220,15 @@ def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | No
     ]
 
 
-def _daemon_options(arguments: argparse.Namespace, mountpoint: Path, fuse: tuple[str, ...]) -> DaemonOptions:
+def _daemon_options(arguments: argparse.Namespace) -> DaemonOptions:
     """Build the value; raise `UsageError` for what makes no sense together."""
+    sources, mountpoint = _what_and_where(arguments)
+    for name, path in _own_paths(arguments):
+        if path and Path(resolve(path)).is_relative_to(mountpoint):
+            raise UsageError(f"{name} {path} lies below the mount point, which would hide it")
     log_file = arguments.log_file
     return DaemonOptions(
-        inputs=options.input_options(arguments, arguments.sources),
+        inputs=options.input_options(arguments, sources),
         sources=SourceOptions(options.scan_paths(arguments), avoid=(str(mountpoint),)),
         cache=options.cache_options(arguments),
         fetch=options.fetch_options(arguments),
@@ -154,12 +240,15 @@ def _daemon_options(arguments: argparse.Namespace, mountpoint: Path, fuse: tuple
             uid=arguments.uid,
             gid=arguments.gid,
             umask=arguments.umask,
-            fuse=fuse,
+            fuse=tuple(option for option in arguments.fuse_options if option),
             max_background=arguments.max_background,
             read_ahead_kb=arguments.read_ahead_kb,
         ),
         contents=arguments.contents,
-        foreground=arguments.foreground,
+        foreground=arguments.foreground or arguments.hand_over,
+        hand_over=arguments.hand_over,
         log_target=log_file if log_file in (None, logs.SYSLOG) else os.path.abspath(log_file),
-        log_level=(logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)],
+        metrics=arguments.metrics,
+        log_level=options.log_level(arguments),
+        reread=Rereader(arguments),
     )

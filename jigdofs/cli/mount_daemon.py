@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from jigdofs import logs
+from jigdofs.cli.called_as import program
+from jigdofs.cli.mount_reload import reload
 from jigdofs.config import DaemonOptions, ReadOptions
 from jigdofs.errors import EXIT_INTERRUPTED, EXIT_OK, JigdofsError, MountError, UsageError, leaf_of
+from jigdofs.service_manager import Notifier
+from jigdofs.troubles import SAME_S
+
+if TYPE_CHECKING:
+    from jigdofs.control.exporter import Listening, Written
 
 Ready = Callable[[], None]
 
@@ -24,7 +34,7 @@ def report(options: DaemonOptions, ready: Ready) -> int:
         leaf = leaf_of(error)
         if not isinstance(leaf, JigdofsError):
             raise
-        print(f"jigdofs: {leaf}", file=sys.stderr)
+        print(f"{program()}: {leaf}", file=sys.stderr)
         return leaf.exit_code
 
 
@@ -43,27 +53,31 @@ def serve(options: DaemonOptions, ready: Ready) -> int:
     logs.to_stderr(options.log_level)
     if options.foreground and options.log_target:
         logs.to_background(options.log_target, options.log_level, str(options.mount.mountpoint))
-    trio.run(_serve, options, ready, strict_exception_groups=True)
+    notifier = Notifier() if options.foreground else Notifier({})  # who started a daemon does not wait for it
+    trio.run(_serve, options, ready, notifier, strict_exception_groups=True)
     return EXIT_OK
 
 
-async def _serve(options: DaemonOptions, ready: Ready) -> None:
+async def _serve(options: DaemonOptions, ready: Ready, notifier: Notifier) -> None:
     from jigdofs.cli.progress import template_progress
     from jigdofs.control.prefetching import prefetching
-    from jigdofs.control.server import ControlSocket
+    from jigdofs.control.server import ControlSocket, Parcel
+    from jigdofs.control.state import State
     from jigdofs.control.status import telling
+    from jigdofs.control.xattrs import xattrs
     from jigdofs.fuse import kernel
     from jigdofs.fuse.mountpoint import prepare
     from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
     from jigdofs.wiring.images import open_images
 
     mountpoint = options.mount.mountpoint
-    single = prepare(mountpoint)  # before anything is fetched for it
+    # before anything is fetched for it; where somebody else mounts, it is theirs to look
+    single = not options.hand_over and prepare(mountpoint)
     if single and options.contents:
         raise UsageError(f"{mountpoint} is a regular file: --contents needs a directory")
     read = ReadOptions(kernel.read_timeout_s(options.read.timeout_s), options.read.readahead_bytes)
     first = initial_request(options.background)
-    with template_progress() as progress:
+    with _exporter(options) as exporter, template_progress() as progress:
         async with open_images(
             options.inputs,
             options.cache,
@@ -73,6 +87,7 @@ async def _serve(options: DaemonOptions, ready: Ready) -> None:
             background_options=options.background,
             progress=progress,
         ) as images:
+            from jigdofs.fuse.hand_over import HandOver
             from jigdofs.fuse.mount import hold
 
             if single and len(images.images) != 1:
@@ -80,6 +95,11 @@ async def _serve(options: DaemonOptions, ready: Ready) -> None:
                     f"{mountpoint} is a regular file: it can show one image, not {len(images.images)}"
                 )
             namespace = await images.namespace(contents=options.contents, single=single)
+
+            hand_over = HandOver() if options.hand_over else None
+            state = State(images, str(mountpoint))
+            if exporter is not None:
+                images.start_soon(exporter.serve, state)
 
             def now_ready() -> None:
                 gc.freeze()  # what is here stays: no later collection has to walk it
@@ -91,9 +111,21 @@ async def _serve(options: DaemonOptions, ready: Ready) -> None:
                 images.start_soon(fill_from_the_start, images, first)
                 handlers = {
                     "prefetch": prefetching(images),
-                    "status": telling(images.images, images.flights, images.mirrors),
+                    "status": telling(state),
                 }
-                images.start_soon(control.serve, handlers)
+                parcel = None
+                if hand_over is not None:
+                    handlers["mounted"] = hand_over.mounted
+                    parcel = Parcel(hand_over.descriptor, images.complete.is_set)
+                images.start_soon(control.serve, handlers, parcel)
+                images.start_soon(notifier.stay_alive)
+                images.start_soon(notifier.tell_status, state.line)
+                images.start_soon(_tell_repeats)
+                notifier.ready()
+
+            def stop() -> None:
+                notifier.stopping()
+                images.stop()
 
             await hold(
                 namespace,
@@ -101,8 +133,35 @@ async def _serve(options: DaemonOptions, ready: Ready) -> None:
                 source=options.inputs.sources[0],
                 ready=now_ready,
                 complete=images.complete,
-                stop=images.stop,
+                stop=stop,
+                hand_over=hand_over,
+                xattrs=xattrs(state),
+                reload=partial(reload, options, images, notifier) if options.reread else None,
             )
+
+
+@contextlib.contextmanager
+def _exporter(options: DaemonOptions) -> Iterator[Listening | Written | None]:
+    """Have what gives metrics away, if that was asked for; what is wrong with it is said before all else."""
+    if options.metrics is None:
+        yield None
+        return
+    from jigdofs.control.exporter import exporter
+
+    with contextlib.closing(exporter(options.metrics)) as made:
+        yield made
+
+
+async def _tell_repeats() -> None:
+    """Log now and then how often messages were kept back, and all of it at the end."""
+    import trio
+
+    try:
+        while True:
+            await trio.sleep(SAME_S)
+            logs.tell_repeats()
+    finally:
+        logs.tell_repeats(all_of_it=True)
 
 
 def _leave_terminal(options: DaemonOptions, ready: Ready) -> None:

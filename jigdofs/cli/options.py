@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from jigdofs.errors import UsageError
 _FETCH = FetchOptions()
 _READ = ReadOptions()
 _BACKGROUND = BackgroundOptions()
+
+
+def add_config(parser: Parser) -> None:
+    """Have files and the environment say what the command line does not, and one more file be named."""
+    parser.configurable = True
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="read settings from this TOML file, too; /etc/jigdofs/jigdofs.toml, jigdofs.d/*.toml beside it,"
+        " $XDG_CONFIG_HOME/jigdofs/config.toml and JIGDOFS_* variables are read anyway",
+    )
 
 
 def add_input(parser: Parser) -> None:
@@ -151,8 +163,8 @@ def add_background(parser: Parser) -> None:
     )
     group.add_argument(
         "--bwlimit",
-        metavar="SIZE",
-        type=types.bandwidth,
+        metavar="SIZE|off",
+        type=types.bandwidth_or_off,
         help="bytes a second that all background fetching may take together; what a reader waits for is not"
         " limited (default: no limit)",
     )
@@ -175,16 +187,28 @@ def input_options(arguments: argparse.Namespace, sources: list[str]) -> InputOpt
     mirrors: dict[str, tuple[str, ...]] = {}
     for label, target in arguments.mirror:
         if target.startswith("/") and not os.path.isdir(target):
-            raise UsageError(f"--mirror {label}={target}: is no directory")
+            raise UsageError(
+                f"{_who(arguments, 'mirror', (label, target))} {label}={target}: is no directory"
+            )
         mirrors[label] = (*mirrors.get(label, ()), target)
-    return InputOptions(tuple(sources), mirrors, arguments.image)
+    typed = frozenset(label for label, _ in arguments.configured.typed("mirror"))
+    return InputOptions(tuple(sources), mirrors, arguments.image, typed)
+
+
+def _who(arguments: argparse.Namespace, name: str, value: object) -> str:
+    """Tell who gave a value to an option: the command line, or which file or variable."""
+    if value in arguments.configured.typed(name):
+        return f"--{name}"
+    text = "=".join(value) if isinstance(value, tuple) else value
+    origins = (str(setting.origin) for setting in arguments.settings.values() if text in setting.texts)
+    return f"{next(origins, 'settings')}: {name}"
 
 
 def scan_paths(arguments: argparse.Namespace) -> tuple[str, ...]:
     """Return the local sources; raise `UsageError` for one that does not exist."""
     for path in arguments.scan:
         if not os.path.lexists(path):
-            raise UsageError(f"--scan {path}: there is no such file or directory")
+            raise UsageError(f"{_who(arguments, 'scan', path)} {path}: there is no such file or directory")
     return tuple(os.path.abspath(path) for path in arguments.scan)
 
 
@@ -216,8 +240,16 @@ def background_options(arguments: argparse.Namespace) -> BackgroundOptions:
         return None if path is None else path.absolute()
 
     return BackgroundOptions(
-        arguments.prefetch, absolute(arguments.prefetch_list), arguments.bwlimit, absolute(arguments.record)
+        arguments.prefetch,
+        absolute(arguments.prefetch_list),
+        arguments.bwlimit or None,
+        absolute(arguments.record),
     )
+
+
+def log_level(arguments: argparse.Namespace) -> int:
+    """Return what -v asks for, as `logging` counts it."""
+    return (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
 
 
 def read_options(arguments: argparse.Namespace) -> ReadOptions:

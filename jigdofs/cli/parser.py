@@ -18,9 +18,14 @@ _DURATION_UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Parser(argparse.ArgumentParser):
-    """Raise `UsageError` where argparse would exit with 2, which means a wrong checksum to us."""
+    """Raise `UsageError` where argparse would exit with 2, which means a wrong checksum to us.
+
+    Attributes:
+        configurable: files and the environment say what the command line does not.
+    """
 
     def __init__(self, prog: str, description: str) -> None:
+        self.configurable = False
         super().__init__(
             prog=prog,
             description=description,

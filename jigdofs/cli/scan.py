@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from jigdofs.cli import jigdo_file, options
+from jigdofs.cli import configured, jigdo_file, options
 from jigdofs.cli.called_as import called_as_jigdo_file, program
 from jigdofs.cli.jigdo_file import JigdoFileOptions, Report
 from jigdofs.cli.parser import Parser
@@ -78,7 +79,7 @@ def _index(found: JigdoFileOptions) -> str:
         return found.cache_file
     if called_as_jigdo_file():
         raise UsageError("scan needs --cache FILE, or what it finds would be forgotten")
-    directory = options.default_cache_dir()
+    directory = Path(configured.text_of("cache-dir") or options.default_cache_dir())
     make_private(directory)
     return os.path.join(directory, "scanned.db")
 

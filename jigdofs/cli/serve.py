@@ -43,6 +43,7 @@ def add_arguments(parser: Parser) -> None:
         help="where to listen; port 0 takes a free one (default: %(default)s)",
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for everything")
+    options.add_config(parser)
     options.add_input(parser)
     options.add_scan(parser)
     options.add_cache(parser)

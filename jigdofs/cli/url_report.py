@@ -15,6 +15,7 @@ from jigdofs.format import jigdo, jigdo_limits, jigdo_reader
 from jigdofs.format.label_growth import check_labels
 from jigdofs.format.template_reader import read_template
 from jigdofs.image.layout import Layout
+from jigdofs.in_thread import GIVE_UP
 from jigdofs.parts.locations import Locator
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ async def ask_all(
 
     directories = () if urls.is_http(source) else (os.getcwd(), _directory(source))
     check = UrlCheck(layout.distinct_parts().values(), locator, fetcher, options, directories)
-    total = await trio.to_thread.run_sync(check.count, abandon_on_cancel=True)
+    total = await trio.to_thread.run_sync(check.count, **GIVE_UP)
     with counting("asking", total, lambda: check.judged, quiet=quiet):
         return await check.run()
 

@@ -62,6 +62,10 @@ class ImageContents:
         self._stopped = False
         self._done: trio.Event | None = None  # of the attempt that is being made
 
+    def limit(self, timeout_s: float) -> None:
+        """Wait so long from now on."""
+        self._timeout_s = timeout_s
+
     def begin(self) -> None:
         """Find the files out in the background, if nobody has yet."""
         if self.known is None and self._done is None and trio.current_time() >= self._again_at:

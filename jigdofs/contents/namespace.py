@@ -170,7 +170,7 @@ class Namespace:
 
     async def attributes(self, node: int) -> Attributes:
         """Describe a node; raise `NoSuchFile` if there is none of that number."""
-        image = self._image(node)
+        image = self.image(node)
         if image is not None:
             size, changed_ns = image.reader.layout.length, image.mtime_ns
             blocks = -(-image.present_bytes // BLOCK_BYTES)
@@ -225,7 +225,7 @@ class Namespace:
             WrongKind: it is a directory or no file.
             FormatError: it claims to lie where the image is not.
         """
-        image = self._image(node)
+        image = self.image(node)
         if image is not None:
             return OpenedFile(image.reader, [Extent(0, image.reader.layout.length)], printable(image.name))
         number, files = await self._entry(node)
@@ -239,7 +239,7 @@ class Namespace:
 
     async def identity(self, node: int) -> str:
         """Return what tells the content of a file from any other; raise `WrongKind`."""
-        image = self._image(node)
+        image = self.image(node)
         if image is not None:
             return image.identity
         number, files = await self._entry(node)
@@ -282,7 +282,8 @@ class Namespace:
                 trail.append(node)
         return node
 
-    def _image(self, node: int) -> Image | None:
+    def image(self, node: int) -> Image | None:
+        """Return the image that a node is, or None if it is something else."""
         number = node - self._first_image
         return self._shown[number].image if 0 <= number < len(self._shown) else None
 
@@ -291,7 +292,7 @@ class Namespace:
         which = (node >> _CONTENTS_SHIFT) - 1
         contents = self._shown[which].contents if 0 <= which < len(self._shown) else None
         if contents is None:
-            if self._image(node) is not None:
+            if self.image(node) is not None:
                 raise WrongKind("an image is no directory", errno.ENOTDIR)
             raise NoSuchFile(f"there is no file of number {node}")
         files = await contents.tree()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jigdofs.image.read_account import Waited
 from jigdofs.image.readahead import Readahead
 from jigdofs.image.reader import ImageReader
 from jigdofs.iso9660.tree import Extent
@@ -11,6 +12,11 @@ from jigdofs.iso9660.tree import Extent
 
 class OpenedFile:
     """A file that one reader reads.
+
+    Attributes:
+        size: bytes of it.
+        label: for messages.
+        account: of the image that it is in.
 
     Args:
         reader: of the image.
@@ -21,23 +27,27 @@ class OpenedFile:
     def __init__(self, reader: ImageReader, extents: Sequence[Extent], label: str) -> None:
         self.size = sum(extent.length for extent in extents)
         self.label = label
+        self.account = reader.account
         self._reader = reader
         self._pieces = [(extent, self._ahead(extent)) for extent in extents]
 
     def _ahead(self, extent: Extent) -> Readahead:
         return self._reader.readahead(extent.offset + extent.length)
 
-    async def read(self, offset: int, size: int) -> bytearray:
-        """Return the bytes at `offset`; fewer than `size` only at the end. Raises `JigdofsError`."""
+    async def read(self, offset: int, size: int, waited: Waited | None = None) -> bytearray:
+        """Return the bytes at `offset`; fewer than `size` only at the end. Raises `JigdofsError`.
+
+        `waited` is told whether this waited for a mirror.
+        """
         if len(self._pieces) == 1:  # nearly always: no second buffer
             extent, ahead = self._pieces[0]
             size = max(0, min(size, extent.length - offset))
-            return await self._reader.read(extent.offset + offset, size, ahead)
+            return await self._reader.read(extent.offset + offset, size, ahead, waited)
         data = bytearray()
         for extent, ahead in self._pieces:
             if size and offset < extent.length:
                 taken = min(size, extent.length - offset)
-                data += await self._reader.read(extent.offset + offset, taken, ahead)
+                data += await self._reader.read(extent.offset + offset, taken, ahead, waited)
                 size -= taken
             offset = max(0, offset - extent.length)
         return data

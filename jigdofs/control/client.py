@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from jigdofs.control import place
 from jigdofs.errors import MountError, Refused
 
 _CONNECT_S = 5.0
-_MAX_LINE_BYTES = 1 << 20
+_RECEIVE_BYTES = 1 << 20
+_MAX_LINE_BYTES = 16 << 20  # the state of a thousand images
 _SILENCE_S = 60.0  # it tells something several times a second
+_HAND_OVER_S = 20.0
 
 
 def ask(
@@ -57,7 +61,7 @@ def _lines(stream: socket.socket, deadline: float) -> Iterator[bytes]:
     begun = b""
     while True:
         stream.settimeout(max(0.001, min(_SILENCE_S, deadline - time.monotonic())))
-        more = stream.recv(_MAX_LINE_BYTES)
+        more = stream.recv(_RECEIVE_BYTES)
         *lines, begun = (begun + more).split(b"\n")
         for line in lines:
             if time.monotonic() > deadline:
@@ -69,6 +73,55 @@ def _lines(stream: socket.socket, deadline: float) -> Iterator[bytes]:
             return
         if len(begun) > _MAX_LINE_BYTES:
             raise ValueError("a line without end")
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """What a daemon without rights hands over, to be mounted with.
+
+    Attributes:
+        descriptor: whatever it sent; ours to close.
+        complete: nothing has to be fetched any more.
+    """
+
+    descriptor: int
+    complete: bool
+
+
+def hand_over(mountpoint: str, owner: int, pid: int | None) -> HandedOver:
+    """Ask a daemon that waits to be mounted for its descriptor.
+
+    Args:
+        mountpoint: absolute, without links.
+        owner: the user of the daemon: nobody else is believed.
+        pid: the daemon, if it is known: then no other process is believed either.
+
+    Raises:
+        MountError: there is none, or it does not answer, or sends something else.
+    """
+    with _connected(mountpoint, owner) as stream:
+        if pid is not None and _peer(stream)[0] != pid:
+            raise MountError(f"{mountpoint}: another process than the service's answers for its daemon")
+        received = array.array("i")
+        try:
+            stream.settimeout(_HAND_OVER_S)
+            stream.sendall(b'{"do": "hand-over"}\n')
+            room = socket.CMSG_SPACE(received.itemsize)
+            text, parcels, _, _ = stream.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+            for level, kind, content in parcels:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    received.frombytes(content[: len(content) - len(content) % received.itemsize])
+            if len(received) != 1:
+                raise ValueError("it hands nothing over")
+            event = json.loads(text.partition(b"\n")[0])
+            return HandedOver(received[0], event["complete"] is True)
+        except TimeoutError:
+            problem = f"{mountpoint}: its daemon does not answer"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            problem = f"{mountpoint}: its daemon does not make sense: {error}"
+        for descriptor in received:
+            os.close(descriptor)
+        raise MountError(problem)
 
 
 def daemon(mountpoint: str, owner: int) -> int | None:

@@ -1,7 +1,8 @@
 """Where the control socket of a mount lies: outside of the mount, so that it answers when the mount hangs.
 
 `/run/jigdofs` for root, `$XDG_RUNTIME_DIR/jigdofs` or `/run/user/UID/jigdofs` for others, else
-`jigdofs-UID` in the temporary directory; there, a name made of the mount point.
+`jigdofs-UID` in the temporary directory; there, a name made of the mount point. The daemon of a service has
+it in the directory that the service manager made for it, `/run/jigdofs/INSTANCE` (`$RUNTIME_DIRECTORY`).
 
 Invariant of this file: a directory that others can write to, or that is not its owner's, is never used.
 """
@@ -43,6 +44,8 @@ def own_directory() -> Path:
             problem = problem or f"{directory}: {error.strerror}"
             continue
         if _is_private(directory, uid):
+            if directory == _ROOT_DIRECTORY:
+                directory.chmod(0o755)  # those of services lie in it, and each socket is for its owner alone
             return directory
         problem = problem or f"{directory} is not a directory that only its owner can write to"
     raise MountError(f"there is no place for a control socket: {problem}")
@@ -55,9 +58,11 @@ def find(mountpoint: str, owner: int) -> list[Path]:
     """
     name = socket_name(mountpoint)
     found = []
-    for directory in _directories_of(owner):
+    for directory in (*_directories_of(owner), *_service_directories()):
         with contextlib.suppress(OSError):
-            if _is_private(directory, owner) and stat.S_ISSOCK((directory / name).lstat().st_mode):
+            is_new = directory / name not in found
+            is_safe = _is_private(directory, owner)
+            if is_new and is_safe and stat.S_ISSOCK((directory / name).lstat().st_mode):
                 found.append(directory / name)
     return found
 
@@ -67,11 +72,15 @@ def tidy(mountpoint: str, owner: int) -> None:
     for path in find(mountpoint, owner):
         with contextlib.suppress(OSError):
             path.unlink()
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # if it was the last one
+        if path.parent.parent != _ROOT_DIRECTORY:  # that of a service is its manager's
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # if it was the last one
 
 
 def _directories_of(uid: int) -> Iterator[Path]:
+    service = _service_directory()
+    if service is not None and uid == os.geteuid():
+        yield service
     if uid == 0:
         yield _ROOT_DIRECTORY
     given = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -83,6 +92,22 @@ def _directories_of(uid: int) -> Iterator[Path]:
         yield Path(f"/run/user/{uid}/jigdofs")
     with contextlib.suppress(FileNotFoundError):  # a service may have no place that it can write to
         yield Path(tempfile.gettempdir()) / f"jigdofs-{uid}"
+
+
+def _service_directory() -> Path | None:
+    """Return the directory of the service that we are, if it is one of ours."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    path = Path(given)
+    fits = len(os.fsencode(given)) <= _MAX_DIRECTORY_BYTES
+    return path if fits and path.parent == _ROOT_DIRECTORY else None
+
+
+def _service_directories() -> Iterator[Path]:
+    """Yield the directories of all services; whose they are is looked at later."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(_ROOT_DIRECTORY):
+            if entry.is_dir(follow_symlinks=False):
+                yield _ROOT_DIRECTORY / entry.name
 
 
 def _is_private(directory: Path, owner: int) -> bool:

@@ -10,6 +10,7 @@ Invariants of this file:
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import json
@@ -19,6 +20,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,19 @@ Handler = Callable[[Mapping[str, Any], Tell], Awaitable[None]]
 """Do what a request asks for, telling events; `end` is told for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A descriptor that is handed over to whoever mounts for us.
+
+    Attributes:
+        descriptor: the open /dev/fuse.
+        complete: tells whether nothing has to be fetched any more.
+    """
+
+    descriptor: int
+    complete: Callable[[], bool]
+
+
 class ControlSocket:
     """The socket of a mount: it can be asked as soon as this is made, and is answered once it is served.
 
@@ -58,13 +73,18 @@ class ControlSocket:
         except (JigdofsError, OSError) as error:
             _log.warning("no control socket: %s", error)
 
-    async def serve(self, handlers: Mapping[str, Handler]) -> None:
-        """Answer until cancelled, then remove the socket."""
+    async def serve(self, handlers: Mapping[str, Handler], parcel: Parcel | None = None) -> None:
+        """Answer until cancelled, then remove the socket.
+
+        Args:
+            handlers: what can be asked for.
+            parcel: what whoever asks for `hand-over` is given.
+        """
         if self._bound is None:
             return
         try:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._bound))
-            await trio.serve_listeners(_Server(handlers).answer, [listener])
+            await trio.serve_listeners(_Server(handlers, parcel).answer, [listener])
         finally:
             self.close()
 
@@ -120,10 +140,12 @@ class _Server:
 
     Args:
         handlers: what can be asked for.
+        parcel: what can be handed over, or None.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], parcel: Parcel | None = None) -> None:
         self._handlers = handlers
+        self._parcel = parcel
 
     async def answer(self, stream: trio.SocketStream) -> None:
         """Answer one client; whatever goes wrong with it ends only this."""
@@ -141,6 +163,9 @@ class _Server:
 
         try:
             request = await _request(stream)
+            if request["do"] == "hand-over" and self._parcel is not None:
+                await _send(stream, self._parcel)
+                return
             handler = self._handlers.get(request["do"])
             if handler is None:
                 raise UsageError(f"this daemon cannot do `{request['do']}'; it may be of another version")
@@ -179,6 +204,13 @@ def _is_welcome(stream: trio.SocketStream) -> bool:
     data = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(data)
     return uid in (0, os.geteuid())
+
+
+async def _send(stream: trio.SocketStream, parcel: Parcel) -> None:
+    """Hand a descriptor over (unix(7)); a line of so few bytes goes at once or not at all."""
+    line = json.dumps({"event": "hand-over", "complete": parcel.complete()}).encode() + b"\n"
+    rights = array.array("i", [parcel.descriptor])
+    await stream.socket.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
 async def _request(stream: trio.SocketStream) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import trio
 
 from jigdofs.errors import MirrorTrouble, NotThere, WrongContent
 from jigdofs.fetch.fetcher import Answer, Receiver, Request
+from jigdofs.in_thread import GIVE_UP
 
 _READ_BYTES = 1 << 20
 _THREADS = 8
@@ -27,7 +28,7 @@ class FileFetcher:
     """
 
     def __init__(self, stall_timeout_s: float = 15.0) -> None:
-        self._stall_timeout_s = stall_timeout_s
+        self.stall_timeout_s = stall_timeout_s
         # threads that hang are left behind, so they must be few and nobody else's
         self._threads = trio.CapacityLimiter(_THREADS)
 
@@ -47,7 +48,7 @@ class FileFetcher:
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(self._limit_s(request)):
                 # closing may ask the filesystem, which may be our own: never in the event loop
-                await trio.to_thread.run_sync(file.close, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(file.close, **GIVE_UP)
 
     async def ask(self, request: Request) -> Answer:
         """Tell how long a file is that could be read; raise `FetchError`."""
@@ -57,11 +58,11 @@ class FileFetcher:
     async def _in_thread(self, request: Request, work: Callable[[], T]) -> T:
         limit_s = self._limit_s(request)
         with trio.move_on_after(limit_s):
-            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+            return await trio.to_thread.run_sync(work, limiter=self._threads, **GIVE_UP)
         raise MirrorTrouble(request.url, f"does not answer within {limit_s:g} s")
 
     def _limit_s(self, request: Request) -> float:
-        limit_s, silence_s = self._stall_timeout_s, request.silence_s
+        limit_s, silence_s = self.stall_timeout_s, request.silence_s
         return limit_s if silence_s is None else min(limit_s, silence_s)
 
 

@@ -70,6 +70,10 @@ class HttpFetcher:
         """Close all connections."""
         await self._client.aclose()
 
+    def use(self, options: FetchOptions) -> None:
+        """Follow other options from the next request on."""
+        self._options = options
+
     async def fetch(self, request: Request, receiver: Receiver) -> None:
         """Get a file or the rest of it; raise `FetchError`."""
         headers = {}

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,12 @@ from jigdofs.contents.namespace import Namespace
 from jigdofs.errors import MountError
 from jigdofs.fetch.url import without_credentials
 from jigdofs.fuse import kernel
+from jigdofs.fuse.hand_over import HandOver
+from jigdofs.fuse.hangup import Hangup
 from jigdofs.fuse.mountpoint import prepare, unmount
-from jigdofs.fuse.operations import Operations
+from jigdofs.fuse.operations import Operations, Xattrs
 from jigdofs.fuse.refusal import advice, overheard
+from jigdofs.in_thread import GIVE_UP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +45,9 @@ async def hold(
     ready: Callable[[], None],
     complete: trio.Event,
     stop: Callable[[], None],
+    hand_over: HandOver | None = None,
+    xattrs: Xattrs | None = None,
+    reload: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Mount, serve until unmounted or told to stop, and leave no mount behind.
 
@@ -52,25 +58,38 @@ async def hold(
         ready: called once the mount answers.
         complete: set once nothing has to be fetched any more.
         stop: called to make waiting reads fail when a signal asks us to end.
+        xattrs: tells what extended attributes say.
+        hand_over: somebody else makes the mount, and is waited for; `ready` is called before.
+        reload: called on SIGHUP, unless there is a terminal to lose.
 
     Raises:
         MountError: the mount cannot be made, or something is mounted there.
     """
     mountpoint = options.mountpoint
-    prepare(mountpoint)  # somebody may have mounted there while the images were loaded
-    operations = Operations(namespace, options)
+    if hand_over is None:
+        prepare(mountpoint)  # somebody may have mounted there while the images were loaded
+    operations = Operations(namespace, options, xattrs)
     # before the mount is made: no signal may end us while it exists
-    with trio.open_signal_receiver(*_ending_signals()) as signals:
+    hangup = Hangup(reload)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        place = os.fspath(mountpoint)
+        if hand_over is not None:
+            ready()
+            if not await _is_mounted(hand_over, signals, hangup):
+                return
+            place = hand_over.place
         try:
             with overheard() as refusal:
-                pyfuse3.init(operations, os.fspath(mountpoint), _fuse_options(options, source))
+                pyfuse3.init(operations, place, _fuse_options(options, source))
         except RuntimeError as error:
             reason = advice(refusal, root=os.geteuid() == 0)
             raise MountError(f"cannot mount at {mountpoint}: {reason}") from error
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_on_signal, signals, operations, mountpoint, stop)
-                nursery.start_soon(_become_ready, options, ready, complete)
+                nursery.start_soon(_end_on_signal, signals, hangup, operations, mountpoint, stop)
+                nursery.start_soon(hangup.reload_when_asked)
+                if hand_over is None:  # else it is whoever mounted who waits for our answer
+                    nursery.start_soon(_become_ready, options, ready, complete)
                 nursery.start_soon(_stop_when_gone, stop)
                 await pyfuse3.main(max_tasks=max(_LEAST_TASKS, 4 * options.max_background))
                 _log.info("%s is unmounted", mountpoint)
@@ -80,19 +99,29 @@ async def hold(
             pyfuse3.close(unmount=True)
 
 
-def _ending_signals() -> list[signal.Signals]:
-    """Return the signals that ask us to end: SIGHUP too, as long as there is a terminal to lose."""
-    ending = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        ending.append(signal.SIGHUP)
-    return ending
+async def _is_mounted(hand_over: HandOver, signals: AsyncIterator[int], hangup: Hangup) -> bool:
+    """Wait until somebody has mounted for us; return False if a signal asks us to end before."""
+    mounted = False
+    async with trio.open_nursery() as nursery:
+
+        async def end_on_signal() -> None:
+            async for number in signals:
+                if hangup.ends(number):
+                    _log.info("stopping on %s", signal.Signals(number).name)
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end_on_signal)
+        await hand_over.wait()
+        mounted = True
+        nursery.cancel_scope.cancel()
+    return mounted
 
 
 async def _become_ready(options: MountOptions, ready: Callable[[], None], complete: trio.Event) -> None:
     """Wait for the first answer of the mount, set the kernel's limits, then say so."""
     try:
         with trio.fail_after(_READY_TIMEOUT_S):
-            status = await trio.to_thread.run_sync(os.stat, options.mountpoint, abandon_on_cancel=True)
+            status = await trio.to_thread.run_sync(os.stat, options.mountpoint, **GIVE_UP)
     except (trio.TooSlowError, OSError) as error:
         raise MountError(f"{options.mountpoint}: the mount does not answer: {error!r}") from error
     await trio.to_thread.run_sync(
@@ -117,11 +146,17 @@ async def _become_ready(options: MountOptions, ready: Callable[[], None], comple
 
 
 async def _end_on_signal(
-    signals: AsyncIterator[int], operations: Operations, mountpoint: Path, stop: Callable[[], None]
+    signals: AsyncIterator[int],
+    hangup: Hangup,
+    operations: Operations,
+    mountpoint: Path,
+    stop: Callable[[], None],
 ) -> None:
     """End on the first signal; on the second one, let go even of what is in use."""
     asked = False
     async for number in signals:
+        if not hangup.ends(number):
+            continue
         _log.info("stopping on %s", signal.Signals(number).name)
         stop()
         if asked:

@@ -13,15 +13,21 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Protocol
 
 import pyfuse3
-from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from jigdofs.config import MountOptions
 from jigdofs.contents.namespace import Attributes, Namespace
 from jigdofs.contents.opened_file import OpenedFile
-from jigdofs.errors import JigdofsError, NoSuchFile, WrongKind
+from jigdofs.errors import JigdofsError, NoSuchFile, Stopped, WrongKind
+from jigdofs.image.read_account import Waited
 from jigdofs.logs import ErrorLog
+
+if TYPE_CHECKING:  # pyfuse3 3.2.1, which Debian 12 has, tells of these types and has no such names
+    from pyfuse3 import FileHandleT, FileNameT, InodeT
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +35,20 @@ ATTRIBUTES_VALID_S = 1.0  # sizes never change, but st_blocks grows
 _STATFS_BYTES = 4096
 _LARGEST_READ = 1 << 20  # what the kernel asks for at once: 256 pages
 PID_XATTR = b"user.jigdofs.pid"
+_XATTRS = b"user.jigdofs."
 _ENODATA = errno.ENODATA
+
+
+class Xattrs(Protocol):
+    """Tell the value of an extended attribute, from memory."""
+
+    def __call__(self, key: str, image: str | None, /) -> str | None:
+        """Return it, or None if there is none.
+
+        Args:
+            key: its name without `user.jigdofs.`.
+            image: of that name; None for the root.
+        """
 
 
 class Operations(pyfuse3.Operations):
@@ -38,13 +57,15 @@ class Operations(pyfuse3.Operations):
     Args:
         namespace: what is shown.
         options: owner and mode shown.
+        xattrs: tells what extended attributes of the root and the images say; None for nothing.
     """
 
     supports_dot_lookup = True
     enable_writeback_cache = False
 
-    def __init__(self, namespace: Namespace, options: MountOptions) -> None:
+    def __init__(self, namespace: Namespace, options: MountOptions, xattrs: Xattrs | None = None) -> None:
         super().__init__()
+        self._xattrs = xattrs
         self._namespace = namespace
         self._options = options
         self._uid = os.getuid() if options.uid is None else options.uid
@@ -78,8 +99,8 @@ class Operations(pyfuse3.Operations):
 
     def _entry(self, node: int, found: Attributes) -> EntryAttributes:
         attributes = EntryAttributes()
-        attributes.st_ino = InodeT(node)
-        attributes.st_mode = pyfuse3.ModeT(found.mode & ~self._options.umask)
+        attributes.st_ino = node
+        attributes.st_mode = found.mode & ~self._options.umask
         attributes.st_nlink = found.nlink
         attributes.st_size = found.size
         attributes.st_blocks = found.blocks
@@ -97,7 +118,7 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """Tell where a symbolic link leads."""
         with self._answering("look at a link"):
-            return FileNameT(await self._namespace.target(inode))
+            return await self._namespace.target(inode)
 
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Tell the size of all images; there is never room for more."""
@@ -116,10 +137,24 @@ class Operations(pyfuse3.Operations):
         name: bytes,
         ctx: RequestContext,
     ) -> bytes:
-        """Tell the daemon's process id, so that `jigdofs umount` can wait for its end."""
+        """Tell the daemon's process id, so that `jigdofs umount` can wait for its end, and how things are."""
         if inode == pyfuse3.ROOT_INODE and name == PID_XATTR:
             return str(os.getpid()).encode()
-        raise FUSEError(_ENODATA)
+        value = self._told(inode, name) if name.startswith(_XATTRS) else None
+        if value is None:
+            raise FUSEError(_ENODATA)
+        return os.fsencode(value)
+
+    def _told(self, inode: InodeT, name: bytes) -> str | None:
+        image = self._namespace.image(inode)
+        if self._xattrs is None or (image is None and inode != pyfuse3.ROOT_INODE):
+            return None
+        try:
+            key = name.removeprefix(_XATTRS).decode("ascii", "replace")
+            return self._xattrs(key, None if image is None else image.name)
+        except Exception:  # noqa: BLE001  nobody depends on it
+            _log.exception("internal error in an extended attribute")
+            return None
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
         """List none, so that copying tools do not copy ours."""
@@ -142,7 +177,7 @@ class Operations(pyfuse3.Operations):
             for number in range(start_id, len(listed)):
                 name, node = listed[number]
                 attributes = self._entry(node, await self._namespace.attributes(node))
-                if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, number + 1):
+                if not pyfuse3.readdir_reply(token, name, attributes, number + 1):
                     return
 
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -162,22 +197,33 @@ class Operations(pyfuse3.Operations):
         return FileInfo(fh=handle, keep_cache=True)
 
     def _handle(self) -> FileHandleT:
-        handle = FileHandleT(self._next_handle)
+        handle = self._next_handle
         self._next_handle += 1
         return handle
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Return exactly the bytes asked for, or fail."""
         opened = self._opened[fh]
+        account = opened.account
+        began = perf_counter()
         self.reading += 1
         try:
             if size <= _LARGEST_READ and (view := opened.read_now(off, size, self._scratch)) is not None:
+                account.answered(len(view), began, perf_counter())
                 return view  # type: ignore[return-value]  # any buffer will do
-            return await opened.read(off, size)  # type: ignore[return-value]
+            waited = Waited()
+            data = await opened.read(off, size, waited)
+            account.answered(len(data), began, perf_counter())
+            if waited.for_a_mirror:
+                account.waited(len(data))
+            return data  # type: ignore[return-value]  # noqa: TRY300  nothing of this can raise
         except JigdofsError as error:
+            if not isinstance(error, Stopped):
+                account.failed(began, perf_counter(), time())
             self._errors.report(f"read of {size} bytes at offset {off} of {opened.label}", error)
             raise FUSEError(error.errno) from None
         except Exception as error:
+            account.failed(began, perf_counter(), time())
             _log.exception("internal error in a read at offset %d of %s", off, opened.label)
             raise FUSEError(errno.EIO) from error
         finally:

@@ -22,6 +22,10 @@ class OpenFile(Protocol):
     def start(self) -> int:
         """Offset in it at which the verified bytes begin."""
 
+    @property
+    def fetched_s(self) -> float:
+        """When it was fetched from a mirror, by trio's clock; long ago if it was here already."""
+
     def unchanged(self) -> bool:
         """Tell whether it is still what was verified; to be asked after reading."""
 

@@ -21,6 +21,7 @@ from jigdofs.errors import JigdofsError, ReadTimeout
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
 from jigdofs.image.opener import Opener, OpenFile, RawBytes
+from jigdofs.image.read_account import ReadAccount, Waited
 from jigdofs.image.readahead import Readahead
 
 _AT_ONCE = 64
@@ -54,6 +55,9 @@ class _Wanted(NamedTuple):
 class ImageReader:
     """Read any range of the image.
 
+    Attributes:
+        account: what its readers asked for, kept by whoever answers them.
+
     Args:
         layout: of the image.
         raw_data: the template's side of it.
@@ -72,23 +76,31 @@ class ImageReader:
         readahead_bytes: int,
     ) -> None:
         self.layout = layout
+        self.account = ReadAccount()
         self._raw_data = raw_data
         self._parts = parts
         self._timeout_s = timeout_s
         self._readahead_bytes = readahead_bytes
         self._failed: dict[Part | int, tuple[float, JigdofsError]] = {}  # and until when that is believed
 
+    def limit(self, *, timeout_s: float, readahead_bytes: int) -> None:
+        """Read under other limits: reads, and readers that open it, from now on."""
+        self._timeout_s, self._readahead_bytes = timeout_s, readahead_bytes
+
     def readahead(self, limit: int | None = None) -> Readahead:
         """Return what `read` needs to follow one sequential reader, who wants nothing beyond `limit`."""
         return Readahead(self.layout, self._readahead_bytes, limit)
 
-    async def read(self, offset: int, size: int, ahead: Readahead | None = None) -> bytearray:
+    async def read(
+        self, offset: int, size: int, ahead: Readahead | None = None, waited: Waited | None = None
+    ) -> bytearray:
         """Return the bytes of the image at `offset`; fewer than `size` only at its end.
 
         Args:
             offset: in the image.
             size: how much is wanted.
             ahead: follows the reader, so that what it wants next is fetched.
+            waited: is told whether this waited for a mirror.
 
         Raises:
             JigdofsError: some of them cannot be had, or not in time.
@@ -103,7 +115,7 @@ class ImageReader:
                 await trio.lowlevel.checkpoint()
         self._follow(ahead, offset, size)
         if missing:
-            await self._obtain(offset, view, missing)
+            await self._obtain(offset, view, missing, waited or Waited())
         return buffer
 
     def read_now(self, offset: int, view: memoryview, ahead: Readahead | None = None) -> bool:
@@ -149,16 +161,18 @@ class ImageReader:
                 position += taken
         assert position == size
 
-    async def _obtain(self, offset: int, view: memoryview, missing: list[_Wanted]) -> None:
+    async def _obtain(self, offset: int, view: memoryview, missing: list[_Wanted], waited: Waited) -> None:
         """Fill what is missing, all at once, within the time limit; raise the first error."""
         errors: list[JigdofsError] = []
         waiting: set[Part | int] = set()
+        began_s = trio.current_time()
 
         async def fill(wanted: _Wanted) -> None:
             waiting.add(wanted.key)
             try:
                 self._raise_if_just_failed(wanted.key)
-                await self._read_waiting(wanted, view[wanted.position : wanted.position + wanted.length])
+                piece = view[wanted.position : wanted.position + wanted.length]
+                waited.had(await self._read_waiting(wanted, piece), began_s)
             except JigdofsError as error:
                 self._remember(wanted.key, error)
                 errors.append(error)
@@ -198,8 +212,12 @@ class ImageReader:
             del self._failed[next(iter(self._failed))]
         self._failed[key] = (trio.current_time() + _REMEMBERED_S, error)
 
-    async def _read_waiting(self, wanted: _Wanted, view: memoryview) -> None:
-        """Open and read; once more if the file was changed behind our back in between."""
+    async def _read_waiting(self, wanted: _Wanted, view: memoryview) -> float:
+        """Open and read; once more if the file was changed behind our back in between.
+
+        Returns:
+            when the file was fetched, by trio's clock.
+        """
         for last_try in (False, True):
             file: OpenFile = await wanted.opener.open(wanted.key)
             try:
@@ -210,9 +228,10 @@ class ImageReader:
                 if last_try:
                     raise
             else:
-                return
+                return file.fetched_s
             finally:
                 file.unpin()
+        raise AssertionError("the last try returns or raises")
 
     def _hint(self, begin: int, end: int) -> None:
         last_chunk = -1

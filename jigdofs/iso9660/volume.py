@@ -164,13 +164,16 @@ def _within(extent: Extent, size: int) -> bool:
 def _in_order(records: list[Any]) -> list[Any]:
     """Return the records of a file in the order of its bytes.
 
-    Old pycdlib keeps the third and later ones in front of the second, and forgets what follows which.
+    pycdlib 1.12, which Debian 12 and 13 have, puts each later one right behind the first, and takes it for
+    what follows that.
     """
     chain = records[:1]
     while len(chain) < len(records) and chain[-1].data_continuation is not None:
         chain.append(chain[-1].data_continuation)
     if {id(record) for record in chain} == {id(record) for record in records}:
         return chain
+    if records[0].data_continuation is records[1]:
+        return [records[0], *records[:0:-1]]
     return sorted(records, key=lambda record: record.extent_location())
 
 

@@ -33,7 +33,7 @@ from jigdofs.format.checksum import Checksum
 from jigdofs.format.part import Part
 from jigdofs.parts.haste import Haste, haste
 from jigdofs.parts.locations import Location
-from jigdofs.parts.mirrors import Mirrors
+from jigdofs.parts.mirrors import Health, Mirrors
 from jigdofs.parts.slots import Ticket
 
 _log = logging.getLogger(__name__)
@@ -100,12 +100,16 @@ class Acquirer:
         self._options = options
         self._brake = brake
 
+    def use(self, options: FetchOptions) -> None:
+        """Follow other options from the next location on."""
+        self._options = options
+
     async def acquire(self, part: Part, locations: Sequence[Location], sink: Sink[T], ticket: Ticket) -> T:
         """Fill the sink with the part and finish it; raise `PartUnavailable`."""
         attempts: list[FetchError] = []
         left = dict.fromkeys(locations)
         wrong: Counter[Location] = Counter()
-        receiver = _PartReceiver(part, sink, partial(self._brake, ticket))
+        receiver = _PartReceiver(part, sink, partial(self._brake, ticket), self._mirrors)
         for number in range(self._options.rounds):
             if number and left:
                 await trio.sleep(self._pause_s(number, list(left)))
@@ -168,6 +172,7 @@ class Acquirer:
     ) -> T:
         """Have one location complete the part; anew by itself if it does not fit to what was there."""
         receiver.location = location
+        receiver.health = self._mirrors.health(location.mirror)
         receiver.from_here = 0
         again = self._options.rounds > 1  # what is passed over now is asked in the next round
         receiver.may_pass = alternatives and again and not self._mirrors.avoided(location.mirror)
@@ -213,15 +218,19 @@ class Acquirer:
 class _PartReceiver(Generic[T]):
     """Gather a part's bytes and have them hashed and written in batches by a worker thread."""
 
-    def __init__(self, part: Part, sink: Sink[T], brake: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self, part: Part, sink: Sink[T], brake: Callable[[int], Awaitable[None]], mirrors: Mirrors
+    ) -> None:
         self._part = part
         self._sink = sink
         self._brake = brake
+        self._mirrors = mirrors
         self._batch: list[bytes | bytearray] = []
         self._batched = 0
         # what the sink holds already may be anybody's, and wrong
         self._contributors: set[str] = {""} if sink.received else set()
         self.location: Location | None = None
+        self.health = Health()  # of its mirror
         self.from_here = 0  # bytes that came from it
         self.haste = Haste()
         self.fresh = False  # its mirror's answer was wrong before
@@ -268,6 +277,7 @@ class _PartReceiver(Generic[T]):
         self.from_here += len(data)
         self._batched += len(data)
         began = trio.current_time()
+        self._mirrors.came(self.health, len(data), began)
         if self._batched >= BATCH_BYTES:
             await trio.to_thread.run_sync(self._write)
         await self._brake(len(data))

@@ -4,13 +4,14 @@ Invariants of this file:
 * What lies under `objects/` got there by rename, complete, after its checksum matched.
 * A file is believed if its fingerprint is the one noted when it was verified, by a session that
   still runs or that ended cleanly; else it is verified again, and removed if it is wrong.
-* The quota holds (`quota`), and what any process has open stays: each holds a shared flock on it.
+* The quota holds (`quota`), and what any process has open stays: each holds a shared flock on it. So does
+  what is pinned (`manifests`).
 * Trouble with the index costs a second verification, never a read.
 
     objects/md5/ab/abcd…   parts by checksum     incoming/SESSION-N   being written
     objects/raw/ab/…       inflated chunks       sessions/SESSION     locked while its process runs
     objects/doc/ab/…       .jigdo by URL         index/               diskcache: fingerprints, ledger
-    objects/tree/ab/…      files inside images
+    objects/tree/ab/…      files inside images   images/              what is known of images, and pins
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from jigdofs.errors import CacheError
 from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.parts.cache_place import CachePlace
 from jigdofs.parts.directories import (
     OPEN_DIRECTORY,
     OPEN_FILE,
@@ -35,11 +37,13 @@ from jigdofs.parts.directories import (
     make_private,
 )
 from jigdofs.parts.index import Index, IndexTrouble
+from jigdofs.parts.manifest import Manifest
+from jigdofs.parts.manifests import Manifests
 from jigdofs.parts.notes import Notes
-from jigdofs.parts.object_files import ObjectFiles, split
+from jigdofs.parts.object_files import ObjectFiles, StoredFile, split
 from jigdofs.parts.open_at_once import can_open_at_once, open_at_once
 from jigdofs.parts.open_file import Fingerprint, OpenFile
-from jigdofs.parts.quota import Quota
+from jigdofs.parts.quota import Quota, Stock
 from jigdofs.parts.sessions import Sessions
 from jigdofs.parts.turns import Turns
 from jigdofs.parts.unnamed import can_keep_unnamed, give_name, open_unnamed
@@ -61,6 +65,8 @@ class Cache:
 
     Attributes:
         turns: which files are being fetched, by any process.
+        stock: what it held when that was last looked at; None before.
+        manifests: what is known of images, and pins.
 
     Args:
         directory: made if need be, with mode 0700.
@@ -74,6 +80,7 @@ class Cache:
 
     def __init__(self, directory: Path, *, max_bytes: int | None, min_free_bytes: int) -> None:
         self.directory = directory
+        self.stock: Stock | None = None
         self._numbers = itertools.count()
         self._used: set[str] = set()  # opened at once, and not yet marked as used
         make_private(directory)
@@ -93,6 +100,7 @@ class Cache:
                 self._sessions = Sessions(sessions, self._incoming, self._index)
                 self._times = UsedTimes(whole)
                 self.turns = Turns(whole)
+                self.manifests = Manifests(whole, may_write=True)
                 self._at_once = can_open_at_once(self._files.fd)
                 self._unnamed = can_keep_unnamed(self._incoming, f"{self._sessions.own}-unnamed")
                 self._directories = stack.pop_all()
@@ -104,6 +112,7 @@ class Cache:
             self._index,
             self._sessions,
             self._times,
+            self.manifests.pinned,
             max_bytes=max_bytes,
             min_free_bytes=min_free_bytes,
         )
@@ -125,6 +134,7 @@ class Cache:
         self._sessions.end(self._notes.own, self._files.open)
         self._times.close()
         self.turns.close()
+        self.manifests.close()
         self._directories.close()  # and the index
 
     # -- names -----------------------------------------------------------------------------------
@@ -246,6 +256,10 @@ class Cache:
         """
         self._quota.reserve(length, evict=evict)
 
+    def limit(self, max_bytes: int | None, min_free_bytes: int) -> None:
+        """Hold other limits from now on, removing what is beyond them and not in use; raise `CacheError`."""
+        self._quota.limit(max_bytes, min_free_bytes)
+
     def release(self, length: int) -> None:
         """Give back a reservation that was not used."""
         self._quota.release(length)
@@ -282,6 +296,16 @@ class Cache:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._incoming)
 
+    def take_stock(self) -> None:
+        """Look at what it holds."""
+        with contextlib.suppress(OSError, IndexTrouble):
+            self.stock = self._quota.stock()
+
+    @property
+    def evicted(self) -> tuple[int, int]:
+        """How many files this process removed to make room, and their bytes; from memory."""
+        return self._quota.evicted_files, self._quota.evicted_bytes
+
     def _note(self, key: str, fingerprint: Fingerprint, checksum: Checksum) -> None:
         if self._notes.add(key, fingerprint, checksum):
             self.flush()
@@ -291,6 +315,28 @@ class Cache:
         self._notes.flush(self._files.exists, self._quota.settle)
         used, self._used = self._used, set()
         self._times.mark(used)
+
+    # -- images: what the files are of -----------------------------------------------------------
+
+    def note_image(self, manifest: Manifest) -> None:
+        """Note an image that is used from now on, so that the cache can speak of it; trouble is logged."""
+        name = f"{self._sessions.own}-{next(self._numbers)}"
+        self.manifests.note(manifest, self._incoming, name)
+
+    # -- tidying up ------------------------------------------------------------------------------
+
+    def excess(self, used: int) -> int:
+        """Return by how many bytes there is more than may be, given how much there is."""
+        return self._quota.excess(used)
+
+    def remove(self, files: Sequence[StoredFile], *, even_if_open: bool = False) -> list[StoredFile]:
+        """Remove files, some hundred at most, unless some process has them open; return those gone."""
+        return self._quota.remove(files, even_if_open=even_if_open)
+
+    def noted(self, key: str) -> Checksum | None:
+        """Return the checksum that a file of this key should have, as far as it was noted."""
+        note = self._notes.get(key)
+        return None if note is None else note.checksum
 
     # -- documents: small files known by URL -------------------------------------------------------
 
@@ -308,53 +354,6 @@ class Cache:
 
 class _WrongFile(OSError):
     """Say that a file in the cache has the wrong content."""
-
-
-class CachePlace:
-    """The place of one file that is to be kept in the cache."""
-
-    def __init__(self, cache: Cache, key: str, checksum: Checksum | None) -> None:
-        self._cache = cache
-        self._key = key
-        self._checksum = checksum
-        self._reserved = 0
-        self._name = ""
-
-    def reserve(self, length: int) -> None:
-        """Reserve room for what nobody waits for: nothing is removed for it; raise `CacheError`."""
-        self._cache.reserve(length, evict=False)
-        self._reserved = length
-
-    def give_back(self) -> None:
-        """Give room back that was reserved and not used; harmless after `keep` or `abandon`."""
-        self._release(self._reserved)
-
-    def create(self, length: int) -> int:
-        """Reserve room, unless that was done, and make the file under `incoming/`."""
-        if not self._reserved:
-            self._cache.reserve(length)
-            self._reserved = length
-        try:
-            fd, self._name = self._cache.create()
-        except OSError:
-            self._release(length)
-            raise
-        return fd
-
-    def keep(self, fd: int) -> None:
-        """Move the file to where its key says."""
-        length = os.fstat(fd).st_size
-        self._cache.keep(fd, self._name, self._key, self._checksum)
-        self._release(self._reserved - length)
-
-    def abandon(self, fd: int) -> None:
-        """Remove the file and give its room back."""
-        self._cache.drop(self._name)
-        self._release(self._reserved)
-
-    def _release(self, length: int) -> None:
-        self._cache.release(length)
-        self._reserved = 0
 
 
 def _lock_shared(fd: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jigdofs.errors import CacheError, UnsafeCache
 
 _OUR_NAMES = frozenset(
-    "CACHEDIR.TAG index objects sessions incoming used turns"
+    "CACHEDIR.TAG index objects sessions incoming used turns images"
     " scanned.db scanned.db-journal scanned.db.damaged".split()
 )
 _FOREIGN_ALLOWED = frozenset({"lost+found"})
@@ -32,8 +32,13 @@ def make_private(directory: Path) -> None:
     check_ours(directory, status)
     if not os.access(directory, os.W_OK):
         raise CacheError(f"cache {directory} cannot be written to")
-    names = set(os.listdir(directory))
-    if names - _FOREIGN_ALLOWED and names.isdisjoint(_OUR_NAMES):
+    check_no_other(directory, os.listdir(directory))
+
+
+def check_no_other(directory: Path, names: Iterable[str]) -> None:
+    """Raise `UnsafeCache` if these names in a directory are those of something else than a cache."""
+    found = set(names)
+    if found - _FOREIGN_ALLOWED and found.isdisjoint(_OUR_NAMES):
         raise UnsafeCache(f"cache {directory} holds other things; name a directory of its own")
 
 

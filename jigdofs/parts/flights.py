@@ -87,6 +87,10 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def names(self) -> list[str]:
+        """Return what is on its way, by the names it was joined by."""
+        return list(self._flights)
+
     @property
     def waiting(self) -> int:
         """How many wait for something that is on its way."""

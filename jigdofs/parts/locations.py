@@ -88,6 +88,10 @@ class Locator:
         self._mirrors = mirrors
         self._directory = directory
 
+    def prefer(self, mirrors: Mapping[str, tuple[str, ...]]) -> None:
+        """Have the user prefer these from now on."""
+        self._mirrors = mirrors
+
     @property
     def ready(self) -> bool:
         """Tell whether `locations` finds its way at once; else `prepare` should run in a thread before."""

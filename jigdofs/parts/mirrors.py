@@ -10,6 +10,7 @@ from jigdofs.errors import MirrorTrouble
 from jigdofs.fetch.url import without_credentials
 from jigdofs.parts.locations import Location
 from jigdofs.parts.slots import Slots
+from jigdofs.rate import Rate
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Health:
     Attributes:
         files: fetched from it and found right.
         bytes: that came from it for these.
+        received: bytes that came from it at all, those of no use included.
         failures: since the last success.
+        failures_ever: the same since the beginning.
         wrong: answers with wrong content since the last success.
         wrong_ever: the same since the beginning.
         avoided_until: time before which others are tried first.
@@ -45,7 +48,9 @@ class Health:
 
     files: int = 0
     bytes: int = 0
+    received: int = 0
     failures: int = 0
+    failures_ever: int = 0
     wrong: int = 0
     wrong_ever: int = 0
     avoided_until: float = 0.0
@@ -68,6 +73,8 @@ class Mirrors:
         self._clock = clock
         self._health: dict[str, Health] = {}
         self._slots: dict[str, Slots] = {}
+        self.received = 0  # bytes from all of them
+        self.rate = Rate()  # of these
 
     def health(self, mirror: str) -> Health:
         """Return the record of a mirror; of too many, those that were made first are forgotten."""
@@ -89,6 +96,22 @@ class Mirrors:
         for mirror, health in self._health.items():
             yield mirror, health, max(0.0, health.avoided_until - now)
 
+    def asked_to_wait_for_s(self, health: Health) -> float:
+        """Return for how long a mirror has asked to be left alone."""
+        return max(0.0, health.asked_until - self._clock())
+
+    def came(self, health: Health, count: int, now: float) -> None:
+        """Note bytes as they come in from a mirror at a time, whether or not they will be of use."""
+        if now >= self.rate.next_tick:
+            self.rate.tick(now, self.received)
+        self.received += count
+        health.received += count
+
+    @property
+    def bytes_per_s(self) -> float:
+        """How fast bytes come in from all mirrors now."""
+        return self.rate.per_s(self._clock(), self.received)
+
     def slots(self, host: str) -> Slots:
         """Return the slots of a host."""
         slots = self._slots.get(host)
@@ -97,6 +120,12 @@ class Mirrors:
                 self._slots = {other: held for other, held in self._slots.items() if not held.idle}
             slots = self._slots[host] = Slots(self._connections, self._connections // SPARE_SHARE)
         return slots
+
+    def limit(self, connections: int) -> None:
+        """Have so many ask one host at once from now on."""
+        self._connections = connections
+        for slots in self._slots.values():
+            slots.resize(connections, connections // SPARE_SHARE)
 
     def avoided(self, mirror: str) -> bool:
         """Tell whether others are to be tried first."""
@@ -143,6 +172,7 @@ class Mirrors:
         """
         health = self.health(mirror)
         health.failures += 1
+        health.failures_ever += 1
         health.slow = took_s > SLOW_S
         pause = max(AVOID_FIRST_S * 2 ** min(health.failures - 1, 16), AVOID_TIMES_AS_LONG * took_s)
         pause = min(pause, AVOID_MAX_S)

@@ -9,9 +9,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from jigdofs.errors import CacheError
 from jigdofs.parts.directories import OPEN_FILE, open_inside, opened
+from jigdofs.parts.used import UsedAt
 
 _KEY = re.compile(r"(md5|sha256|raw|doc|tree)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
 
@@ -22,6 +24,45 @@ def split(key: str) -> tuple[str, str, str]:
     if match is None:
         raise CacheError(f"`{key}' is no cache key")
     return match[1], match[2][:2], match[2]
+
+
+class StoredFile(NamedTuple):
+    """A file as eviction sees it: used least recently first."""
+
+    used_ns: int
+    size: int
+    kind: str
+    shard: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What it is called in the index, and asked for by."""
+        return f"{self.kind}-{self.name}"
+
+
+def stored_files(objects: int, used: UsedAt) -> Iterator[StoredFile]:
+    """Yield every file; no link is followed, whatever lies in the directory.
+
+    Args:
+        objects: the directory, open.
+        used: when files were last used.
+    """
+    for kind in _names(objects):
+        with contextlib.suppress(OSError), opened(objects, kind) as outer:
+            for shard in _names(outer):
+                with contextlib.suppress(OSError), opened(outer, shard) as inner:
+                    for name in _names(inner):
+                        with contextlib.suppress(OSError):
+                            status = os.stat(name, dir_fd=inner, follow_symlinks=False)
+                            used_ns = max(status.st_atime_ns, used.ns(f"{kind}-{name}"))
+                            yield StoredFile(used_ns, status.st_size, kind, shard, name)
+
+
+def _names(directory: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(directory)
+    return []
 
 
 class ObjectFiles:

@@ -11,6 +11,7 @@ import trio
 
 from jigdofs.errors import CacheError, JigdofsError, NoRoom
 from jigdofs.format.checksum import Algorithm, Checksum
+from jigdofs.in_thread import GIVE_UP
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flight, Flights
 from jigdofs.parts.open_file import OpenFile, OpenFiles
@@ -230,7 +231,7 @@ class ObjectStore:
             return cache.open(key, length, checksum), ours
 
         # left behind at the end of the daemon: verifying a large file may take long
-        return await trio.to_thread.run_sync(look, limiter=self._disk, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(look, limiter=self._disk, **GIVE_UP)
 
     def _places(self, key: str, checksum: Checksum | None) -> tuple[Place, ...]:
         if self._cache is None:

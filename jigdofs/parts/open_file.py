@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ class Fingerprint(NamedTuple):
 class OpenFile:
     """A verified file, or a verified stretch of one, closed when it is discarded and nobody has it pinned.
 
+    Attributes:
+        fetched_s: when it was fetched from a mirror, by trio's clock; long ago if it was here already.
+
     Args:
         fd: its descriptor, now owned by this.
         fingerprint: of the whole file, taken before it was verified.
@@ -46,7 +50,7 @@ class OpenFile:
         length: of the stretch; None for the whole file.
     """
 
-    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd", "size", "start")
+    __slots__ = ("_discarded", "_fingerprint", "_pins", "fd", "fetched_s", "size", "start")
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class OpenFile:
     ) -> None:
         self.fd = fd
         self.start = start
+        self.fetched_s = -math.inf
         self.size = fingerprint.size if length is None else length
         self._fingerprint = fingerprint
         self._pins = 0
@@ -123,6 +128,14 @@ class OpenFiles:
         self.drop(key)
         self._files[key] = file
         self._bytes += file.size
+        self._drop_beyond()
+
+    def limit(self, max_files: int, max_bytes: int) -> None:
+        """Keep so much open at most from now on."""
+        self._max_files, self._max_bytes = max_files, max_bytes
+        self._drop_beyond()
+
+    def _drop_beyond(self) -> None:
         while len(self._files) > 1 and (len(self._files) > self._max_files or self._bytes > self._max_bytes):
             self.drop(next(iter(self._files)))
 

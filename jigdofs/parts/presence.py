@@ -1,47 +1,31 @@
-"""How many bytes of an image are here already: for `du`, `ls -s` and status."""
+"""What of an image is here already: how many bytes and parts, and where; for `du`, `ls -s` and status."""
 
 from __future__ import annotations
 
-import collections
 import itertools
+import threading
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from jigdofs.format.part import Part
 from jigdofs.parts.cache import Cache
+from jigdofs.parts.part_index import Extents, PartIndex
+from jigdofs.parts.picture import Cells, Picture
 from jigdofs.parts.store import cache_key
 
 _PAUSE_S = 0.001
 _PARTS_BEFORE_PAUSE = 64
-_MOST_AT_ONCE = 1 << 14
 _PARTS_AT_ONCE = 1 << 14
 """Each takes some 600 bytes while it is looked for, and each time some hundred directories are listed."""
 
 
-class Extents(Protocol):
-    """What we need of a layout."""
-
-    @property
-    def length(self) -> int:
-        """Bytes of the image."""
-
-    @property
-    def raw_length(self) -> int:
-        """Bytes of it that come from the template."""
-
-    def __len__(self) -> int:
-        """Count the extents."""
-
-    def part(self, index: int) -> Part | None:
-        """Return the part of an extent, or None where it is unmatched data."""
-
-
 class Presence:
-    """Count present bytes: by a look at the cache now and then, and by what is fetched in between.
+    """Know what is present: by a look at the cache now and then, and by what is fetched in between.
 
-    What is evicted, or fetched by others, is known after the next look.
+    What is evicted, or fetched by others, is known after the next look. One thread counts at a time; others
+    may add and ask meanwhile.
 
     Args:
         extents: of the image.
@@ -51,80 +35,123 @@ class Presence:
     def __init__(self, extents: Extents, cache: Cache | None) -> None:
         self._extents = extents
         self._cache = cache
-        self._bytes = extents.raw_length
-        self._repeated: dict[Part, int] = {}  # parts that occur more than once
-        self._new: set[Part] = set()  # fetched while we count, unless we found them
-        self._counted = False
-        self._elsewhere: set[int] = set()  # hashes of those that local files have: no look at the cache tells
-        self._elsewhere_bytes = 0
+        self._index: PartIndex | None = None  # until the first count
+        self._early: dict[Part, bool] = {}  # had before that, and whether elsewhere
+        self._early_bytes = 0
+        self._picture: Picture | None = None  # what is here, as far as known
+        self._next: Picture | None = None  # the same, while it is counted anew
+        self._elsewhere = (
+            bytearray()
+        )  # by first extent: those that local files have, no look at the cache tells
+        self._marking = threading.Lock()  # held for a few microseconds
         self._seen_ns = -1  # how the cache was when it was looked at
+        self._blurred = False  # the picture's cells lack something
 
     @property
     def bytes(self) -> int:
         """Bytes of the image that can be read without fetching anything."""
-        return min(self._bytes, self._extents.length)
+        picture = self._picture or self._next
+        here = self._early_bytes if picture is None else picture.bytes
+        return min(self._extents.raw_length + here, self._extents.length)
+
+    @property
+    def parts(self) -> int | None:
+        """How many different parts the image has; None as long as the first count is not done."""
+        return None if self._picture is None or self._index is None else self._index.parts
+
+    @property
+    def parts_present(self) -> int | None:
+        """How many of them are here; None as long as the first count is not done."""
+        return None if self._picture is None else self._picture.parts
+
+    def cells(self, count: int, in_flight: Iterable[Part]) -> str | None:
+        """Return the image as a row of cells, each a letter of `Cells`; None before the first count.
+
+        Args:
+            count: how many, up to 1024; a small image has fewer.
+            in_flight: parts that are on their way.
+        """
+        if self._picture is None or self._index is None:
+            return None
+        return self._picture.drawn(count, map(self._index.find, in_flight))
+
+    def is_of(self, part: Part) -> bool:
+        """Tell whether a part is one of this image, as far as known."""
+        return self._index is not None and self._index.find(part) is not None
 
     def add(self, part: Part, *, elsewhere: bool) -> None:
         """Note a part that was fetched, or that was found in a file elsewhere."""
-        length = part.length * self._repeated.get(part, 1)
-        if elsewhere:
-            if hash(part) in self._elsewhere:
+        with self._marking:
+            if self._index is None:
+                if part not in self._early:
+                    self._early_bytes += part.length
+                self._early[part] = elsewhere
                 return
-            self._elsewhere.add(hash(part))
-            self._elsewhere_bytes += length
-        elif not self._counted:
-            self._new.add(part)
-        self._bytes += length
+            run = self._index.find(part)
+            if run is None:
+                return
+            if elsewhere:
+                self._elsewhere[run.first] = 1
+            for picture in (self._picture, self._next):
+                if picture is not None and not picture.add(run, part.length):
+                    self._blurred = True
 
     def count_again(self) -> None:
         """Look at the cache if files came or went since the last look; blocks: that itself takes 1 ms."""
-        if self._cache is not None and self._cache.changed_ns() != self._seen_ns:
+        if self._blurred or (self._cache is not None and self._cache.changed_ns() != self._seen_ns):
             self.count()
 
     def count(self) -> None:
-        """Look at the cache; blocks, 60,000 parts take some 0.5 s, with pauses in which others run.
+        """Look at the cache; blocks, 60,000 parts take some 0.3 s, with pauses in which others run.
 
         It is done by shards of the cache, so that no more than some hundred parts are objects at a time.
         """
         seen_ns = -1 if self._cache is None else self._cache.changed_ns()
-        self._counted = False
-        self._new.clear()
-        part_of = self._extents.part
-        shards: dict[int, array[int]] = {}
-        for index in range(len(self._extents)):
-            part = part_of(index)
-            if part is not None:
-                shards.setdefault(part.checksum.digest[0], array("I")).append(index)
-        here = self._extents.raw_length
-        repeated: dict[Part, int] = {}
-        for indices in _split(shards.values(), part_of):
-            counts = collections.Counter(part for part in map(part_of, indices) if part is not None)
-            repeated |= {part: count for part, count in counts.items() if count > 1}
-            if self._cache is not None:
-                found = _present(counts, self._cache.present)
-                here += sum(part.length * counts[part] for part in found)
-                self._new.difference_update(found)
-            if len(indices) >= _PARTS_BEFORE_PAUSE:
-                time.sleep(_PAUSE_S)
-        self._repeated = repeated
-        self._counted = True
-        new = sum(part.length * repeated.get(part, 1) for part in self._new)
-        self._bytes = here + new + self._elsewhere_bytes
+        index = self._index or PartIndex(self._extents)
+        cells = self._picture.cells if self._picture is not None else Cells(self._extents, index.numbers())
+        fresh = Picture(self._extents, cells)
+        with self._marking:
+            self._blurred = False
+            if self._index is None:
+                self._elsewhere = bytearray(len(self._extents))
+            self._index, self._next = index, fresh
+            early, self._early = self._early, {}
+        for part, elsewhere in early.items():
+            self.add(part, elsewhere=elsewhere)
+        self._mark(fresh, index, self._found_elsewhere())
+        if self._cache is not None:
+            for numbers in _pieces(index.shards.values()):
+                keys = {
+                    cache_key(found): number for number in numbers if (found := self._extents.part(number))
+                }
+                self._mark(fresh, index, [keys[key] for key in self._cache.present(keys)])
+                if len(keys) >= _PARTS_BEFORE_PAUSE:
+                    time.sleep(_PAUSE_S)
+        with self._marking:
+            self._picture, self._next = fresh, None
         self._seen_ns = seen_ns
-        self._new.clear()
+
+    def _mark(self, picture: Picture, index: PartIndex, firsts: Iterable[int]) -> None:
+        """Note parts that were found, by their first extents; all their extents, however many."""
+        for number in firsts:
+            part = self._extents.part(number)
+            run = None if part is None else index.find(part)
+            if part is not None and run is not None:
+                with self._marking:
+                    picture.add(run, part.length, thorough=True)
+
+    def _found_elsewhere(self) -> Iterator[int]:
+        at = self._elsewhere.find(1)
+        while at >= 0:
+            yield at
+            at = self._elsewhere.find(1, at + 1)
 
 
-def _split(shards: Iterable[array[int]], part_of: Callable[[int], Part | None]) -> Iterator[array[int]]:
-    """Yield the indices of each shard, those of a large one in pieces: all parts may have one first byte."""
-    for indices in shards:
-        count = -(-len(indices) // _MOST_AT_ONCE)
-        if count <= 1:
-            yield indices
-            continue
-        pieces = [array("I") for _ in range(count)]
-        for index in indices:
-            pieces[hash(part_of(index)) % count].append(index)  # a part that is repeated goes to one of them
-        yield from pieces
+def _pieces(shards: Iterable[array[int]]) -> Iterator[array[int]]:
+    """Yield the numbers of each shard, those of a large one in pieces: all parts may have one first byte."""
+    for numbers in shards:
+        for at in range(0, len(numbers), _PARTS_AT_ONCE):
+            yield numbers[at : at + _PARTS_AT_ONCE]
 
 
 def present_bytes(parts: Iterable[Part], present: Callable[[Iterable[str]], set[str]]) -> int:
@@ -132,12 +159,7 @@ def present_bytes(parts: Iterable[Part], present: Callable[[Iterable[str]], set[
     total = 0
     parts = iter(parts)
     while some := list(itertools.islice(parts, _PARTS_AT_ONCE)):
-        counts = collections.Counter(some)
-        total += sum(part.length * counts[part] for part in _present(counts, present))
+        counts = Counter(some)
+        keys = {cache_key(part): part for part in counts}
+        total += sum(keys[key].length * counts[keys[key]] for key in present(keys))
     return total
-
-
-def _present(parts: Iterable[Part], present: Callable[[Iterable[str]], set[str]]) -> list[Part]:
-    """Return the parts that are in the cache."""
-    keys = {cache_key(part): part for part in parts}
-    return [keys[key] for key in present(keys)]

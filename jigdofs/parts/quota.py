@@ -1,4 +1,4 @@
-"""Hold the cache's quota: reserve before writing, evict the least recently used, spare what is open.
+"""Hold the cache's quota: reserve, evict what was used least recently, spare what is open or pinned.
 
 The accounts lie in the index, shared by all processes. To spare a transaction per part, a process
 gets a grant of some size and reserves from it by itself.
@@ -7,19 +7,20 @@ gets a grant of some size and reserves from it by itself.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from jigdofs.errors import CacheError
-from jigdofs.parts.directories import OPEN_FILE, opened
 from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.ledger import Ledger
+from jigdofs.parts.manifests import Pinned
+from jigdofs.parts.object_files import StoredFile, stored_files
+from jigdofs.parts.removal import remove_unused, unlink
 from jigdofs.parts.sessions import Sessions
 from jigdofs.parts.used import UsedTimes
 
@@ -28,9 +29,11 @@ _GRANT_BYTES = 32 << 20
 _GRANT_SHARE = 16  # of the limit: small caches are not to be granted away to the first who asks
 _SLACK_SHARE = 10  # evicted beyond the need, so that the next part does not list everything again
 _LEDGER = "ledger"
-_LEFT_ALONE_S = (
-    10.0  # accounts that somebody holds, who may be stopped: each try takes 2 s, and readers wait in a row
-)
+# accounts that somebody holds, who may be stopped: each try takes 2 s, and readers wait in a row
+_LEFT_ALONE_S = 10.0
+_IN_VAIN_SHARE = 10
+_LONG_S = 0.05
+"""Where that takes long, a tenth of the time goes into looking for room where all is open or pinned."""
 
 
 def row_key(key: str) -> str:
@@ -38,24 +41,35 @@ def row_key(key: str) -> str:
     return f"file:{key}"
 
 
-class _File(NamedTuple):
-    """A file as eviction sees it: used least recently first."""
+class Stock(NamedTuple):
+    """What a cache holds, in bytes.
 
-    used_ns: int
-    size: int
-    kind: str
-    shard: str
-    name: str
+    Attributes:
+        used: by finished files; None where nobody has accounted for any yet.
+        limit: how much they may be; None for as much as the filesystem takes.
+        free: on its filesystem.
+        min_free: what is to stay free there.
+    """
+
+    used: int | None
+    limit: int | None
+    free: int
+    min_free: int
 
 
 class Quota:
     """The accounts of a cache as one process sees them. Blocks: call it from worker threads.
+
+    Attributes:
+        evicted_files: how many this process has removed to make room.
+        evicted_bytes: the same in bytes.
 
     Args:
         objects: the directory whose files are counted, open; it stays the caller's.
         index: where the accounts are kept.
         sessions: whose grants still count.
         used: when files were last used.
+        pinned: tells what is never evicted.
         max_bytes: the quota, or None for none.
         min_free_bytes: what must stay free on the filesystem.
     """
@@ -66,6 +80,7 @@ class Quota:
         index: Index,
         sessions: Sessions,
         used: UsedTimes,
+        pinned: Callable[[], Pinned],
         *,
         max_bytes: int | None,
         min_free_bytes: int,
@@ -74,6 +89,7 @@ class Quota:
         self._index = index
         self._sessions = sessions
         self._used = used
+        self._pinned = pinned
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
         # `_lock` is held for moments, also by the index's thread: never wait for the index with it.
@@ -82,7 +98,26 @@ class Quota:
         self._asking = threading.Lock()
         self._granted = 0  # of our grant, not reserved by anything
         self._not_before = 0.0
+        self._no_room_before = 0.0
         self._written = 0  # finished since the accounts were last settled
+        self.evicted_files = self.evicted_bytes = 0
+
+    def limit(self, max_bytes: int | None, min_free_bytes: int) -> None:
+        """Hold other limits from now on, removing what is beyond them and not in use; raise `CacheError`."""
+        self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
+
+        def shrink(texts: Texts) -> None:
+            with self._lock:
+                written, self._written = self._written, 0
+            ledger = self._load(texts).settle(self._sessions.own, written=written)
+            if ledger.used + ledger.granted > self._limit(ledger.used):
+                ledger = self._evict(texts, ledger, 0)
+            texts.set(_LEDGER, ledger.dump())
+
+        try:
+            self._index.atomically(shrink)
+        except (IndexTrouble, OSError) as error:
+            raise CacheError(f"the cache's accounts cannot be read: {error}") from error
 
     def reserve(self, length: int, *, evict: bool = True) -> None:
         """Make sure `length` bytes may be written; raise `CacheError` where the quota forbids.
@@ -130,6 +165,16 @@ class Quota:
 
         self._index.atomically(give_back)
 
+    def stock(self) -> Stock:
+        """Tell what the cache holds; raise `OSError` or `IndexTrouble`."""
+        status = os.fstatvfs(self._objects)
+        text = self._index.get(_LEDGER)
+        used = None
+        if text:
+            with contextlib.suppress(ValueError, RecursionError):
+                used = Ledger.parse(text).used + self._written
+        return Stock(used, self._max_bytes, status.f_bavail * status.f_frsize, self._min_free_bytes)
+
     def _ask(self, need: int, *, evict: bool) -> int:
         """Get a grant for `need` bytes or more; evict if it must be and may be."""
         if time.monotonic() < self._not_before:
@@ -157,9 +202,13 @@ class Quota:
         if granted is None:
             size = need
             granted = ledger.grant(own, size, limit)
-        if granted is None and evict:
+        if granted is None and evict and time.monotonic() >= self._no_room_before:
+            began = time.monotonic()
             ledger = self._evict(texts, ledger, need)
             granted = ledger.grant(own, size, self._limit(ledger.used))
+            took = time.monotonic() - began
+            if granted is None and took > _LONG_S:
+                self._no_room_before = began + _IN_VAIN_SHARE * took
         texts.set(_LEDGER, (granted or ledger).dump())
         return size if granted is not None else None
 
@@ -184,28 +233,20 @@ class Quota:
         return ledger
 
     def _count(self) -> int:
-        return sum(file.size for file in self._files())
+        return sum(file.size for file in self.files())
 
-    def _files(self) -> Iterator[_File]:
-        """Yield every file; no link is followed, whatever lies in the directory."""
-        used = self._used.all()
-        for kind in _names(self._objects):
-            with contextlib.suppress(OSError), opened(self._objects, kind) as outer:
-                for shard in _names(outer):
-                    with contextlib.suppress(OSError), opened(outer, shard) as inner:
-                        for name in _names(inner):
-                            with contextlib.suppress(OSError):
-                                status = os.stat(name, dir_fd=inner, follow_symlinks=False)
-                                used_ns = max(status.st_atime_ns, used.ns(f"{kind}-{name}"))
-                                yield _File(used_ns, status.st_size, kind, shard, name)
+    def files(self) -> Iterator[StoredFile]:
+        """Yield every file of the cache."""
+        return stored_files(self._objects, self._used.all())
 
     def _evict(self, texts: Texts, ledger: Ledger, need: int) -> Ledger:
-        """Remove the least recently used files that nobody has open until `need` bytes fit.
+        """Remove the least recently used files that are neither open nor pinned until `need` bytes fit.
 
         Within the transaction: a file that another process accounts for between our count and our
         note of it would be lost from the accounts.
         """
-        files = sorted(self._files())
+        files = sorted(self.files())
+        pinned = self._pinned()
         used = sum(file.size for file in files)
         removed = 0
         for file in files:
@@ -213,42 +254,47 @@ class Quota:
             slack = limit // _SLACK_SHARE if need < limit // 2 else 0
             if used + ledger.granted + need + slack <= limit:
                 break
-            if self._remove_unused(file):
-                texts.delete(row_key(f"{file.kind}-{file.name}"))
+            if pinned and pinned.has(file.kind, file.name):
+                continue
+            if remove_unused(self._objects, file):
+                texts.delete(row_key(file.key))
                 used -= file.size
                 removed += 1
+                self.evicted_files += 1
+                self.evicted_bytes += file.size
         _log.debug("evicted %d files", removed)
         return ledger.recount(used)
 
-    def _remove_unused(self, file: _File) -> bool:
-        """Remove a file unless some process has it open."""
+    def excess(self, used: int) -> int:
+        """Return by how many bytes there is more than may be, given how much there is; below 0 if less."""
         try:
-            with opened(self._objects, file.kind) as outer, opened(outer, file.shard) as inner:
-                return _remove_unused(inner, file.name)
-        except OSError:
-            return False
+            granted = self._index.atomically(lambda texts: self._load(texts).granted)
+        except IndexTrouble as error:
+            _log.info("%s", error)
+            granted = 0
+        return used + granted - self._limit(used)
 
+    def remove(self, files: Sequence[StoredFile], *, even_if_open: bool = False) -> list[StoredFile]:
+        """Remove files unless some process has them open; return those that are gone.
 
-def _names(directory: int) -> list[str]:
-    with contextlib.suppress(OSError):
-        return os.listdir(directory)
-    return []
+        Args:
+            files: some hundred at most, as nobody else can use the accounts meanwhile.
+            even_if_open: what is wrong with them is worse; whoever has one open sees that it was touched.
+        """
+        gone: list[StoredFile] = []
+        remove = partial(unlink if even_if_open else remove_unused, self._objects)
 
+        def work(texts: Texts) -> None:
+            ledger = self._load(texts)
+            gone.extend(filter(remove, files))
+            for file in gone:
+                texts.delete(row_key(file.key))
+            left = max(0, ledger.used - sum(file.size for file in gone))
+            texts.set(_LEDGER, ledger.recount(left).dump())
 
-def _remove_unused(directory: int, name: str) -> bool:
-    """Unlink a file unless some process has it open (it holds a shared lock then)."""
-    try:
-        fd = os.open(name, OPEN_FILE, dir_fd=directory)
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a symlink: none of ours
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=directory)
-        return error.errno in (errno.ENOENT, errno.ELOOP)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+        try:
+            self._index.atomically(work)
+        except IndexTrouble as error:  # on a full disk, for instance; whoever evicts counts again
+            _log.info("%s", error)
+            gone += filter(remove, [file for file in files if file not in gone])
+        return gone

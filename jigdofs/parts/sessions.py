@@ -58,21 +58,7 @@ class Sessions:
 
     def running(self, session: str) -> bool:
         """Tell whether the process of a session still runs."""
-        if session == self.own:
-            return True
-        if not _NAME.fullmatch(session):
-            return False
-        try:
-            fd = os.open(session, OPEN_FILE, dir_fd=self._directory)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return session == self.own or is_running(self._directory, session)
 
     def trusted(self, session: str) -> bool:
         """Tell whether what a session noted about files holds without another look at them."""
@@ -129,6 +115,23 @@ class Sessions:
         with contextlib.suppress(OSError):
             os.unlink(self.own, dir_fd=self._directory)
         os.close(self._fd)
+
+
+def is_running(directory: int, session: str) -> bool:
+    """Tell whether the process of a session runs, given `sessions/`, open."""
+    if not _NAME.fullmatch(session):
+        return False
+    try:
+        fd = os.open(session, OPEN_FILE, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _sync_files(keys: Collection[str], open_file: Callable[[str], int]) -> None:

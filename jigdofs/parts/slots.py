@@ -74,6 +74,12 @@ class Ticket:
         return self._event is not None and self._event.is_set()
 
 
+def _needed(total: int, spare: int) -> list[int]:
+    """Return how many slots must be free for each urgency to get one."""
+    left_free = (0, (spare + 1) // 2, max(1, spare), max(1, 2 * spare))
+    return [1 + min(left_free[urgency], total - 1) for urgency in Urgency]
+
+
 class Slots:
     """Slots of one host.
 
@@ -87,14 +93,20 @@ class Slots:
         self._free = total
         self._total = total
         self._behind = 0  # held by what no reader waits for
-        left_free = (0, (spare + 1) // 2, max(1, spare), max(1, 2 * spare))
-        self._needed = [1 + min(left_free[urgency], total - 1) for urgency in Urgency]
+        self._needed = _needed(total, spare)
         self._waiting: tuple[dict[Ticket, None], ...] = tuple({} for _ in Urgency)
 
     @property
     def idle(self) -> bool:
         """Tell whether nobody holds a slot or waits for one."""
         return self._free == self._total and not any(self._waiting)
+
+    def resize(self, total: int, spare: int) -> None:
+        """Have so many from now on; those held beyond are not taken back."""
+        self._free += total - self._total
+        self._total = total
+        self._needed = _needed(total, spare)
+        self.wake()
 
     @contextlib.asynccontextmanager
     async def hold(self, ticket: Ticket) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from jigdofs.errors import JigdofsError
-from jigdofs.format.checksum import Algorithm
+from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.format.part import Part
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.locations import Locator
@@ -33,6 +33,13 @@ def cache_key(part: Part) -> str:
     return ("md5-" if len(digest) == _MD5_BYTES else "sha256-") + digest.hex()
 
 
+def part_in_flight(name: str) -> Part | None:
+    """Return the part that a flight of an `ObjectStore` brings, or None if it is something else."""
+    key, _, length = name.partition(" ")
+    kind, _, digest = key.partition("-")
+    return Part(Checksum(bytes.fromhex(digest)), int(length)) if kind in ("md5", "sha256") else None
+
+
 class OnFetched(Protocol):
     """Be told a part that was fetched, or found in a file elsewhere."""
 
@@ -42,6 +49,9 @@ class OnFetched(Protocol):
 
 class PartStore:
     """The parts of one image, opened by value.
+
+    Attributes:
+        locator: knows where they may be had.
 
     Args:
         objects: where they are kept.
@@ -61,7 +71,7 @@ class PartStore:
     ) -> None:
         self._objects = objects
         self._acquirer = acquirer
-        self._locator = locator
+        self.locator = locator
         self._on_fetched = on_fetched
         self._local = local
         self._preparing = trio.Lock()
@@ -96,14 +106,15 @@ class PartStore:
         return partial(self._acquire, part)
 
     async def _acquire(self, part: Part, spool: Spool, ticket: Ticket) -> OpenFile:
-        if not self._locator.ready:
+        if not self.locator.ready:
             async with self._preparing:  # one thread for all: others have their turn with the interpreter
-                if not self._locator.ready:
-                    await trio.to_thread.run_sync(self._locator.prepare)
-        file = await self._local(part, self._locator.names(part)) if self._local is not None else None
+                if not self.locator.ready:
+                    await trio.to_thread.run_sync(self.locator.prepare)
+        file = await self._local(part, self.locator.names(part)) if self._local is not None else None
         elsewhere = file is not None
         if file is None:
-            locations = self._locator.locations(part.checksum)
+            locations = self.locator.locations(part.checksum)
             file = await self._acquirer.acquire(part, locations, spool, ticket)
+            file.fetched_s = trio.current_time()
         self._on_fetched(part, elsewhere=elsewhere)
         return file

@@ -13,7 +13,7 @@ import zlib
 from array import array
 from collections.abc import Iterable
 
-from jigdofs.parts.directories import open_own
+from jigdofs.parts.directories import OPEN_FILE, open_own
 
 _PLACES = 1 << 17
 _ENTRY_BYTES = 8
@@ -50,6 +50,17 @@ class UsedTimes:
         fd, self._fd = self._fd, -1  # a thread left behind may still want to mark
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def read_used(directory: int) -> UsedAt:
+    """Read the table of a cache, given its open directory, without making one."""
+    with contextlib.suppress(OSError):
+        fd = os.open("used", OPEN_FILE, dir_fd=directory)
+        try:
+            return UsedAt(os.pread(fd, _ENTRY_BYTES * _PLACES, 0))
+        finally:
+            os.close(fd)
+    return UsedAt(b"")
 
 
 class UsedAt:

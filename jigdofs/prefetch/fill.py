@@ -72,6 +72,9 @@ class FillAccount:
 class Prefetcher:
     """Fetch parts in the background.
 
+    Attributes:
+        running: how far each of those is that are at work.
+
     Args:
         flights: tell when readers wait.
         cache: where parts are kept; None for nowhere.
@@ -81,7 +84,8 @@ class Prefetcher:
     def __init__(self, flights: Flights, cache: Cache | None, width: int) -> None:
         self._flights = flights
         self._cache = cache
-        self._width = width
+        self.width = width
+        self.running: list[FillAccount] = []
 
     async def fill(self, wanted: Iterable[Wanted], account: FillAccount) -> None:
         """Have these parts in the cache, in this order.
@@ -91,18 +95,25 @@ class Prefetcher:
         """
         if self._cache is None:
             raise UsageError("there is no cache to keep parts in")
+        self.running.append(account)
+        try:
+            await self._fill(self._cache, wanted, account)
+        finally:
+            self.running.remove(account)
+
+    async def _fill(self, cache: Cache, wanted: Iterable[Wanted], account: FillAccount) -> None:
         left: dict[str, Wanted] = {}
         for one in wanted:
             left.setdefault(cache_key(one.part), one)  # what is wanted twice, as it was wanted first
         account.parts = len(left)
         account.size = sum(one.part.length for one in left.values())
-        for key in await trio.to_thread.run_sync(self._cache.present, left):
+        for key in await trio.to_thread.run_sync(cache.present, left):
             _count(left.pop(key).part, account)
         row = _Row()
         for urgency in (Urgency.EXPECTED, Urgency.BACKGROUND):
             queue = iter([one for one in left.values() if one.expected is (urgency is Urgency.EXPECTED)])
             async with trio.open_nursery() as nursery:
-                for _ in range(self._width):
+                for _ in range(self.width):
                     nursery.start_soon(self._work, queue, urgency, account, row)
 
     async def _work(self, queue: Iterator[Wanted], urgency: Urgency, account: FillAccount, row: _Row) -> None:

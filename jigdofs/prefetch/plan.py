@@ -17,6 +17,7 @@ from jigdofs.errors import FormatError, JigdofsError, NoSuchFile, UsageError
 from jigdofs.format.part import Part
 from jigdofs.image.layout import Layout
 from jigdofs.image.reader import ImageReader
+from jigdofs.in_thread import GIVE_UP
 from jigdofs.iso9660 import tree
 from jigdofs.iso9660.tree import Extent, Tree
 from jigdofs.parts.store import PartStore
@@ -162,9 +163,7 @@ async def _matched(globs: Sequence[str], images: Sequence[PartedImage]) -> list[
                 raise
             continue  # no ISO: there are no files in it
         # a pattern for 30,000 paths takes 0.2 s
-        matched = await trio.to_thread.run_sync(
-            matching, files, globs, limiter=_MATCHING, abandon_on_cancel=True
-        )
+        matched = await trio.to_thread.run_sync(matching, files, globs, limiter=_MATCHING, **GIVE_UP)
         for glob, extents in matched.items():
             left.pop(glob, None)
             wanted += _of(image, parts_in(image.layout, extents))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import importlib.util
 import socket
 
@@ -11,12 +12,18 @@ from jigdofs.errors import InputError, UsageError
 STALLED_MS = 60_000
 """How long a client may take nothing."""
 _BACKLOG = 256
+_LEAST = (0, 17)
 
 
 def check_installed() -> None:
-    """Raise `InputError` if there is nothing to serve with."""
+    """Raise `InputError` if there is nothing to serve with, or what Debian 12 has, which is too old."""
     if importlib.util.find_spec("hypercorn") is None:
-        raise InputError("serving needs hypercorn: pip install 'jigdofs[serve]'")
+        raise InputError(
+            "serving needs hypercorn: pip install 'jigdofs[serve]', or apt install python3-hypercorn"
+        )
+    version = importlib.metadata.version("hypercorn")
+    if tuple(int(number) for number in version.split(".")[:2]) < _LEAST:
+        raise InputError(f"serving needs hypercorn 0.17, and this is {version}: pip install 'jigdofs[serve]'")
 
 
 def listen(address: str) -> socket.socket:

@@ -16,7 +16,7 @@ import trio
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions
 from jigdofs.documents import Documents
 from jigdofs.errors import CacheError, InputError, UnsafeCache, UsageError
-from jigdofs.fetch.fetcher import Answer, Fetcher, Receiver, Request, SchemeFetcher
+from jigdofs.fetch.fetcher import Answer, Receiver, Request, SchemeFetcher
 from jigdofs.fetch.file import FileFetcher
 from jigdofs.format.checksum import Algorithm
 from jigdofs.format.jigdo import JigdoFile
@@ -72,24 +72,63 @@ class LazyHttp:
         if self._fetcher is not None:
             await self._fetcher.close()
 
+    def use(self, options: FetchOptions) -> None:
+        """Follow other options from the next request on."""
+        self._options = options
+        if self._fetcher is not None:
+            self._fetcher.use(options)
+
+
+class OpenFetcher(SchemeFetcher):
+    """Get URLs and files, under options that may change."""
+
+    def __init__(self, http: LazyHttp, file: FileFetcher) -> None:
+        super().__init__(http, file)
+        self._lazy_http = http
+        self._files = file
+
+    def use(self, options: FetchOptions) -> None:
+        """Follow other options from the next request on."""
+        self._lazy_http.use(options)
+        self._files.stall_timeout_s = options.stall_timeout_s
+
 
 def open_cache(options: CacheOptions | None) -> Cache | None:
     """Open the cache; an unsafe directory is refused, an unusable one does without."""
+    return _cache_or_reason(options)[0]
+
+
+def _cache_or_reason(options: CacheOptions | None) -> tuple[Cache | None, str]:
+    """Open the cache as `open_cache` does, or say why there is none."""
     if options is None:
-        return None
-    free = options.min_free_bytes
+        return None, "as was asked for"
     try:
-        if free is None:
-            make_private(options.directory)
-            status = os.statvfs(options.directory)
-            free = min(_DEFAULT_FREE_BYTES, status.f_blocks * status.f_frsize // 20)
-        return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free)
+        free = least_free_bytes(options)
+        return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free), ""
     except UnsafeCache:
         raise
     except (CacheError, OSError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         _log.warning("going on without a cache: %s", reason)
-        return None
+        return None, str(reason)
+
+
+def opened_cache(options: CacheOptions) -> Cache:
+    """Open a cache, or raise `CacheError` where it cannot be used."""
+    try:
+        free = least_free_bytes(options)
+        return Cache(options.directory, max_bytes=options.max_bytes, min_free_bytes=free)
+    except OSError as error:
+        raise CacheError(f"{error.filename or options.directory}: {error.strerror}") from error
+
+
+def least_free_bytes(options: CacheOptions) -> int:
+    """Return what must stay free on the filesystem; raise `CacheError` or `OSError`."""
+    if options.min_free_bytes is not None:
+        return options.min_free_bytes
+    make_private(options.directory)
+    status = os.statvfs(options.directory)
+    return min(_DEFAULT_FREE_BYTES, status.f_blocks * status.f_frsize // 20)
 
 
 def allow_descriptors() -> int:
@@ -112,9 +151,14 @@ def allow_descriptors() -> int:
 
 def keep_open_files(options: CacheOptions | None) -> OpenFiles:
     """Keep some files open, but neither most of our descriptors nor most of a small cache."""
+    return OpenFiles(*open_file_limits(options))
+
+
+def open_file_limits(options: CacheOptions | None) -> tuple[int, int]:
+    """Return how many files may be kept open, and of how many bytes together; raise `UsageError`."""
     count = allow_descriptors()
     quota = options.max_bytes if options is not None else None
-    return OpenFiles(
+    return (
         min(MAX_OPEN_FILES, count // 2, count - _OTHER_DESCRIPTORS),
         MAX_OPEN_BYTES if quota is None else min(MAX_OPEN_BYTES, quota // 4),
     )
@@ -125,7 +169,8 @@ class Foundation:
     """What loading and reading both stand on."""
 
     cache: Cache | None
-    fetcher: Fetcher
+    without_cache: str  # why there is none
+    fetcher: OpenFetcher
     fallbacks: tuple[Place, ...]
 
 
@@ -134,17 +179,17 @@ async def lay_foundation(
 ) -> Foundation:
     """Open cache and fetcher; they are closed with the stack. Raises `UnsafeCache` and `UsageError`."""
     allow_descriptors()
-    cache = await stack.enter_async_context(_cache(cache_options))
+    cache, reason = await stack.enter_async_context(_cache(cache_options))
     fetcher = await stack.enter_async_context(open_fetcher(fetch_options))
-    return Foundation(cache, fetcher, (TemporaryPlace(), MemoryPlace(MEMORY_BYTES)))
+    return Foundation(cache, reason, fetcher, (TemporaryPlace(), MemoryPlace(MEMORY_BYTES)))
 
 
 @contextlib.asynccontextmanager
-async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
+async def open_fetcher(options: FetchOptions) -> AsyncIterator[OpenFetcher]:
     """Have what gets URLs and files, or asks for them."""
     http = LazyHttp(options)
     try:
-        yield SchemeFetcher(http, FileFetcher(options.stall_timeout_s))
+        yield OpenFetcher(http, FileFetcher(options.stall_timeout_s))
     finally:
         await http.close()
 
@@ -171,7 +216,7 @@ async def load(
         for image in await loader.load(source, inputs.image):
             stack.callback(os.close, image.template_file.fd)
             loaded.append(image)
-    check_labels(inputs.mirrors, [image.description for image in loaded])
+    check_labels(inputs.labels, [image.description for image in loaded])
     return loaded
 
 
@@ -249,11 +294,11 @@ def open_remembered(options: CacheOptions | None) -> Remembered | None:
 
 
 @contextlib.asynccontextmanager
-async def _cache(options: CacheOptions | None) -> AsyncIterator[Cache | None]:
-    """Have the cache open, and close it cleanly even when we are cancelled."""
-    cache = await trio.to_thread.run_sync(open_cache, options)
+async def _cache(options: CacheOptions | None) -> AsyncIterator[tuple[Cache | None, str]]:
+    """Have the cache open, or the reason why not, and close it cleanly even when we are cancelled."""
+    cache, reason = await trio.to_thread.run_sync(_cache_or_reason, options)
     try:
-        yield cache
+        yield cache, reason
     finally:
         if cache is not None:
             with trio.CancelScope(shield=True):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,96 +16,47 @@ from jigdofs.config import (
     CacheOptions,
     FetchOptions,
     InputOptions,
+    LiveOptions,
     ReadOptions,
     SourceOptions,
 )
-from jigdofs.contents.contents import ImageContents
 from jigdofs.contents.namespace import Namespace, Shown
 from jigdofs.errors import printable
-from jigdofs.image.layout import Layout
-from jigdofs.image.raw_data import RawData
-from jigdofs.image.reader import ImageReader
-from jigdofs.iso9660.tree import MAGIC as MAGIC_OF_TREES
-from jigdofs.load import LoadedImage, unique_names
+from jigdofs.load import unique_names
 from jigdofs.local_parts import LocalParts
 from jigdofs.names import directory_names, leaf_name, unique_name
 from jigdofs.parts.acquire import Acquirer
 from jigdofs.parts.brake import Brake
 from jigdofs.parts.cache import Cache
 from jigdofs.parts.flights import Flights
-from jigdofs.parts.locations import Locator
-from jigdofs.parts.mirrors import SPARE_SHARE, Mirrors
+from jigdofs.parts.mirrors import Mirrors
 from jigdofs.parts.objects import ObjectStore
-from jigdofs.parts.presence import Presence
-from jigdofs.parts.recorder import RecordedParts, Recorder
-from jigdofs.parts.small_files import keep_small, read_small
-from jigdofs.parts.store import PartStore, cache_key
-from jigdofs.plain_image import NoParts, PlainImage, open_plain
+from jigdofs.parts.recorder import Recorder
+from jigdofs.plain_image import PlainImage, open_plain
 from jigdofs.prefetch.fill import FillAccount, Prefetcher
 from jigdofs.prefetch.plan import FillRequest, plan
 from jigdofs.sources.iso import MAGIC, MAGIC_OFFSET
-from jigdofs.sources.remembered import Remembered
 from jigdofs.sources.sources import Sources
 from jigdofs.templates import Progress
+from jigdofs.wiring.adjusting import Adjustable, background_width, within
 from jigdofs.wiring.foundation import (
     background,
     keep_open_files,
     keep_remembered,
     lay_foundation,
     load,
-    load_template_again,
 )
+from jigdofs.wiring.image import Image
+from jigdofs.wiring.image_maker import ImageMaker
+from jigdofs.wiring.noted_images import note_in_thread
+from jigdofs.wiring.upkeep import Task, may_begin_at_once, upkeep
 
 _log = logging.getLogger(__name__)
 
-_FLUSH_INTERVAL_S = 5.0
-_LOOK_INTERVAL_S = 30.0  # for what was evicted or fetched by others: 60,000 parts take 0.5 s of a thread
-_LEARNT_AT_ONCE = 256  # files, in 2 ms of a thread
-_FEW_EXTENTS = 1 << 14
-"""Up to so many, a DVD's, are looked up while the mount is being made; a Blu-ray's would hold it up (0.38 s
-instead of 0.25), so they wait until it is shown."""
 SETTLE_S = 1.0  # so long after a reader's last part the background still stands back
 _OTHERS_S = 5.0  # a reader waits for what another daemon fetches into the same cache
 _NO_SOURCES = SourceOptions()
 _NO_BACKGROUND = BackgroundOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image that can be read.
-
-    Attributes:
-        name: its leaf name, unlike that of any other image.
-        identity: what tells its content from any other: the hex digest of it, or of what makes it.
-        reader: reads it.
-        presence: tells what of it is here.
-        mtime_ns: when it was last changed.
-        contents: the files inside, if it is an ISO.
-        store: where its parts are had; None for an image that lies here as a whole.
-    """
-
-    name: str
-    identity: str
-    reader: ImageReader
-    presence: Presence | PlainImage
-    mtime_ns: int
-    contents: ImageContents
-    store: PartStore | None = None
-
-    @property
-    def present_bytes(self) -> int:
-        """Bytes that can be read without fetching anything."""
-        return self.presence.bytes
-
-    @property
-    def length(self) -> int:
-        """Bytes of it."""
-        return self.layout.length
-
-    @property
-    def layout(self) -> Layout:
-        """Where its bytes come from."""
-        return self.reader.layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +69,12 @@ class Images:
         brake: holds it back.
         flights: what is on its way.
         mirrors: what is known of each.
+        cache: where parts are kept; None for nowhere.
+        without_cache: why there is none.
         start_soon: runs a task until the end.
         upkeep: tasks that look at what is here, and write down what becomes known; not begun yet.
         complete: set once every part of all images is here.
+        adjustable: all that follows options which may change.
     """
 
     images: tuple[Image, ...]
@@ -130,9 +82,16 @@ class Images:
     brake: Brake
     flights: Flights
     mirrors: Mirrors
+    cache: Cache | None
+    without_cache: str
     start_soon: Callable[..., None]
-    upkeep: tuple[Callable[[], Awaitable[None]], ...]
+    upkeep: tuple[Task, ...]
     complete: trio.Event
+    adjustable: Adjustable
+
+    async def adjust(self, live: LiveOptions, changed: frozenset[str]) -> None:
+        """Follow other options from now on; what is on its way goes on as it began."""
+        await self.adjustable.apply(live, changed)
 
     def tend(self) -> None:
         """Begin what upkeep was not begun yet; called once all is shown."""
@@ -207,73 +166,62 @@ async def open_images(
         objects = ObjectStore(house.cache, flights, open_files, house.fallbacks, others_s)
         mirrors = Mirrors(fetch_options.connections, trio.current_time)
         brake = Brake(flights, trio.current_time, background_options.max_bytes_per_s)
-        acquirer = Acquirer(house.fetcher, mirrors, _within(read_options, fetch_options), brake)
-        local = None
-        if source_options.paths:
-            remembered = await stack.enter_async_context(keep_remembered(cache_options))
-            local = LocalParts(_sources(source_options, remembered))
+        acquirer = Acquirer(house.fetcher, mirrors, within(read_options, fetch_options), brake)
+        local = await _local_parts(stack, source_options, cache_options)
+        if local is not None:
             lengths = {part.length for image in loaded for _, part in image.layout.parts()}
             nursery.start_soon(local.search, lengths)
-
-        upkeep: list[Callable[[], Awaitable[None]]] = []
-
-        def contents(name: str, key: str, reader: ImageReader) -> ImageContents:
-            return ImageContents(
-                name,
-                reader,
-                start_soon=nursery.start_soon,
-                kept=partial(read_small, house.cache, tree_key(key)),
-                keep=partial(keep_small, house.cache, tree_key(key)),
-                timeout_s=read_options.timeout_s,
-            )
-
-        def from_parts(name: str, image: LoadedImage) -> Image:
-            presence = Presence(image.layout, house.cache)
-            locator = Locator(image.description, inputs.mirrors, image.directory)
-            find = local.find if local is not None else None
-            store = PartStore(objects, acquirer, locator, presence.add, find)
-            renew = partial(load_template_again, house, image, inputs.image, fetch_options, templates)
-            raw_data = RawData(image.template_file, image.chunks, objects, renew)
-            if house.cache is not None:
-                upkeep.append(partial(_learn, house.cache, raw_data.keys, image.layout))
-            reader = ImageReader(
-                image.layout,
-                raw_data,
-                store if recorder is None else RecordedParts(store, recorder, locator.names),
-                timeout_s=read_options.timeout_s,
-                readahead_bytes=_readahead_bytes(read_options, cache_options),
-            )
-            inside = contents(name, image.template_file.digest, reader)
-            return Image(name, _identity(image), reader, presence, int(image.mtime_s * 1e9), inside, store)
-
-        def from_file(name: str, image: PlainImage) -> Image:
-            reader = ImageReader(
-                image.layout, image, NoParts(), timeout_s=read_options.timeout_s, readahead_bytes=0
-            )
-            inside = contents(name, image.identity, reader)
-            return Image(name, image.identity, reader, image, image.mtime_ns, inside)
-
+        maker = ImageMaker(
+            house=house,
+            start_soon=nursery.start_soon,
+            objects=objects,
+            acquirer=acquirer,
+            recorder=recorder,
+            find=None if local is None else local.find,
+            inputs=inputs,
+            cache_options=cache_options,
+            fetch_options=fetch_options,
+            read_options=read_options,
+            renewed=templates,
+        )
         named: dict[str, Image] = {}
         for file in plain:
             name = unique_name(leaf_name(file.name) or "image", named)
-            named[name] = from_file(name, file)
-        for name, image in unique_names(loaded, named).items():
-            named[name] = from_parts(name, image)
+            named[name] = maker.from_file(name, file)
+        described_images = unique_names(loaded, named)
+        named |= {name: maker.from_parts(name, image) for name, image in described_images.items()}
+        images = tuple(named.values())
         complete = trio.Event()
-        upkeep.append(partial(_tend, house.cache, recorder, tuple(named.values()), complete))
-        if sum(len(image.layout) for image in named.values()) <= _FEW_EXTENTS:
-            while upkeep:
-                nursery.start_soon(upkeep.pop(0))
-        width = max(1, fetch_options.connections - fetch_options.connections // SPARE_SHARE)
+        tasks = upkeep(house.cache, recorder, images, complete)
+        if may_begin_at_once(images):
+            while tasks:
+                nursery.start_soon(tasks.pop(0))
+        if house.cache is not None:  # no mount waits for that
+            tasks += [partial(note_in_thread, house.cache, *named) for named in described_images.items()]
+        prefetcher = Prefetcher(flights, house.cache, background_width(fetch_options))
+        adjustable = Adjustable(
+            house.fetcher,
+            acquirer,
+            mirrors,
+            brake,
+            prefetcher,
+            images,
+            open_files,
+            house.cache,
+            cache_options,
+        )
         yield Images(
-            tuple(named.values()),
-            Prefetcher(flights, house.cache, width),
+            images,
+            prefetcher,
             brake,
             flights,
             mirrors,
+            house.cache,
+            house.without_cache,
             nursery.start_soon,
-            tuple(upkeep),
+            tuple(tasks),
             complete,
+            adjustable,
         )
 
 
@@ -305,77 +253,18 @@ async def _recorder(options: BackgroundOptions) -> AsyncIterator[Recorder | None
                 await trio.to_thread.run_sync(recorder.close)
 
 
-def _within(read: ReadOptions, fetch: FetchOptions) -> FetchOptions:
-    """Have all slow locations of a part together leave a read the time to ask a good one."""
-    return replace(fetch, patience_s=min(fetch.patience_s, read.timeout_s / 2))
-
-
 def _close_all(opened: Iterable[int]) -> None:
     for fd in opened:
         os.close(fd)
 
 
-def _identity(image: LoadedImage) -> str:
-    """Return the strongest checksum that the template gives of the whole, else its own."""
-    return max((info.checksum.hex for info in image.infos), key=len, default=image.template_file.digest)
-
-
-def tree_key(key: str) -> str:
-    """Name the index of an image's files in the cache, given what decides its content."""
-    return "tree-" + hashlib.sha256(MAGIC_OF_TREES + key.encode()).hexdigest()
-
-
-def _sources(options: SourceOptions, remembered: Remembered | None) -> Sources:
-    return Sources(options.paths, remembered=remembered, report=_log.warning, besides=options.avoid)
-
-
-def _readahead_bytes(read: ReadOptions, cache: CacheOptions | None) -> int:
-    """Never fetch so far ahead that a small cache loses it again before it is read."""
-    if cache is None or cache.max_bytes is None:
-        return read.readahead_bytes
-    return min(read.readahead_bytes, cache.max_bytes // 4)
-
-
-async def _learn(cache: Cache, raw_keys: Iterable[str], layout: Layout) -> None:
-    """Look up what is known of the files that an image is made of, so that they are opened at once."""
-    keys = itertools.chain(raw_keys, (cache_key(part) for _, part in layout.parts()))
-    while some := list(itertools.islice(keys, _LEARNT_AT_ONCE)):
-        await trio.to_thread.run_sync(cache.learn, some)
-
-
-async def _tend(
-    cache: Cache | None, recorder: Recorder | None, images: tuple[Image, ...], complete: trio.Event
-) -> None:
-    """Count what is present, and write down now and then what cache and recorder noted."""
-    for image in images:
-        if isinstance(image.presence, Presence):
-            await trio.to_thread.run_sync(image.presence.count)
-    await _tell_if_all_is_here(images, complete)
-    looked_at = trio.current_time()
-    while cache is not None or recorder is not None:
-        await trio.sleep(_FLUSH_INTERVAL_S)
-        if cache is not None:
-            await trio.to_thread.run_sync(cache.flush)
-        if recorder is not None:
-            await trio.to_thread.run_sync(recorder.flush)
-        await _tell_if_all_is_here(images, complete)
-        if trio.current_time() - looked_at >= _LOOK_INTERVAL_S:
-            await _look_again(images)
-            looked_at = trio.current_time()
-
-
-async def _tell_if_all_is_here(images: tuple[Image, ...], complete: trio.Event) -> None:
-    if not complete.is_set() and _all_is_here(images):
-        await _look_again(images)  # something may have been evicted meanwhile
-        if _all_is_here(images):
-            complete.set()
-
-
-def _all_is_here(images: tuple[Image, ...]) -> bool:
-    return all(image.present_bytes == image.layout.length for image in images)
-
-
-async def _look_again(images: tuple[Image, ...]) -> None:
-    for image in images:
-        if isinstance(image.presence, Presence):
-            await trio.to_thread.run_sync(image.presence.count_again)
+async def _local_parts(
+    stack: contextlib.AsyncExitStack, options: SourceOptions, cache_options: CacheOptions | None
+) -> LocalParts | None:
+    """Have what finds parts among local files, or None where none were named; not searched yet."""
+    if not options.paths:
+        return None
+    remembered = await stack.enter_async_context(keep_remembered(cache_options))
+    return LocalParts(
+        Sources(options.paths, remembered=remembered, report=_log.warning, besides=options.avoid)
+    )

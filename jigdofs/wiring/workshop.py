@@ -28,6 +28,7 @@ from jigdofs.wiring.foundation import (
     lay_foundation,
     make_loader,
 )
+from jigdofs.wiring.noted_images import note_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Workshop:
         loader: loads a .jigdo and its templates; the caller closes these.
         mirrors: how each did.
         remembered: what is known of local files, or None.
-        labels: for which the user named mirrors.
+        labels: for which the user named mirrors for this run.
+        note: has the cache know an image that was loaded; blocks.
         supply: says where the parts of an image come from, given its sources and its account.
     """
 
@@ -46,12 +48,14 @@ class Workshop:
     mirrors: Mirrors
     remembered: Remembered | None
     labels: frozenset[str]
+    note: Callable[[LoadedImage], None]
     supply: Callable[[LoadedImage, Sources | None, Account], Supply]
 
 
 @contextlib.asynccontextmanager
 async def open_workshop(
     user_mirrors: Mapping[str, tuple[str, ...]],
+    labels: frozenset[str],
     cache_options: CacheOptions | None,
     fetch_options: FetchOptions,
     *,
@@ -62,6 +66,7 @@ async def open_workshop(
 
     Args:
         user_mirrors: label -> URL prefixes or directories that the user prefers.
+        labels: those of them that are meant for the images of this run.
         cache_options: where verified parts may be already.
         fetch_options: how transfers behave.
         keep_parts: fetch into the cache, and copy from there.
@@ -89,5 +94,9 @@ async def open_workshop(
                 store = PartStore(objects, acquirer, locator, lambda part, **_: account.fetch(part.length))
             return Supply(locator, acquirer, fetch_options.connections, house.cache, sources, store)
 
+        def note(image: LoadedImage) -> None:
+            if house.cache is not None:
+                note_image(house.cache, image.name, image)
+
         loader = make_loader(house, fetch_options, progress)
-        yield Workshop(loader, mirrors, remembered, frozenset(user_mirrors), supply)
+        yield Workshop(loader, mirrors, remembered, labels, note, supply)

@@ -12,6 +12,7 @@ import trio
 
 from jigdofs.contents.namespace import Namespace, Shown
 from jigdofs.errors import JigdofsError
+from jigdofs.image.read_account import ReadAccount
 from jigdofs.iso9660.tree import Entry, Tree, is_name, pack
 from jigdofs.serve import pages
 from jigdofs.serve.application import Application
@@ -99,6 +100,9 @@ class _Reader:
         """The length of an image."""
 
         length = 1 << 20
+
+    def __init__(self) -> None:
+        self.account = ReadAccount()
 
 
 class _Image:
