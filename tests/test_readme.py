@@ -1,8 +1,14 @@
-"""The README's first commands are the ones that CI runs."""
+"""The README's first commands are the ones that CI runs; it is short, and leads to what there is."""
 
 import re
+import socket
 import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import pytest
+
+from jigdofs.cli import VERBS
 from tests.kit.mounts import REPOSITORY
 from tests.kit.requirements import tool
 
@@ -42,3 +48,40 @@ def test_ci_runs_the_second_command() -> None:
     assert done.stdout == first_block()[1] + "\n"
     assert re.search(r'(?m)^bash -c "\$test_command"$', script)
     assert re.search(r"(?m)^export JIGDOFS_REQUIRE_ALL=1$", script)
+
+
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """What a document points to in this repository is there."""
+    text = document.read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_document_is_found() -> None:
+    """The README leads to all of them."""
+    text = DOCUMENTS[0].read_text("utf-8")
+    assert [path.name for path in DOCUMENTS[1:] if f"(docs/{path.name})" not in text] == []
+
+
+def test_a_newcomer_finishes_it() -> None:
+    """It names every verb, and is read in five minutes or so: 200 words a minute."""
+    text = DOCUMENTS[0].read_text("utf-8")
+    assert [verb for verb in VERBS if not re.search(rf"`(jigdofs )?{re.escape(verb)}\b", text)] == []
+    prose = re.sub(r"(?ms)^```.*?^```$", "", text)
+    assert len(re.findall(r"[A-Za-z]{2,}", prose)) < 1200
+
+
+@pytest.mark.parametrize(
+    "picture", sorted((REPOSITORY / "docs" / "pictures").iterdir()), ids=lambda path: path.name
+)
+def test_pictures_are_small_and_show_no_machine(picture: Path) -> None:
+    """They fetch nothing, and have no names of the machine they were made on."""
+    text = picture.read_text("utf-8")
+    assert len(text) < 60_000
+    assert ET.fromstring(text).tag.endswith("svg")
+    for word in ("@font-face", "url(http", str(REPOSITORY), socket.gethostname(), "/tmp/", ".venv"):
+        assert word not in text, word
