@@ -13,6 +13,7 @@ from jigdofs.cli.cache_opened import opened
 from jigdofs.cli.cache_views import count_all
 from jigdofs.cli.json_text import json_text
 from jigdofs.cli.progress import showing
+from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
@@ -151,7 +152,7 @@ def verify(arguments: argparse.Namespace, options: CacheOptions) -> int:
         for image in damaged:
             print(f"images/{image}: what is known of this image is damaged")
         print(
-            f"{counts[Verdict.RIGHT]} files are right ({report.size_text(done)} read), {len(wrong)} wrong"
+            f"{counts[Verdict.RIGHT]} files are right ({size_text(done)} read), {len(wrong)} wrong"
             + (f", {counts[Verdict.UNKNOWN]} nobody can tell" if counts[Verdict.UNKNOWN] else "")
         )
     return EXIT_MISMATCH if wrong or damaged else EXIT_OK
@@ -200,6 +201,6 @@ def _agreed(options: CacheOptions, names: list[str], files: tidying.Files) -> bo
     if not sys.stdin.isatty():
         raise UsageError("`cache clear' removes for good: say --yes")
     what = f"what is of {', '.join(names)} alone" if names else "everything that is neither open nor pinned"
-    size = report.size_text(sum(file.size for file in files))
+    size = size_text(sum(file.size for file in files))
     print(f"Remove {what} from {options.directory} ({size})? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

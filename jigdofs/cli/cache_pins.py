@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from jigdofs.cli import cache_report as report
 from jigdofs.cli.cache_images import Unknown, find, shown_name
 from jigdofs.cli.cache_opened import opened
+from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions
 from jigdofs.errors import EXIT_OK, CacheError, UsageError
 from jigdofs.fetch import url as urls
@@ -38,8 +38,8 @@ def pin(arguments: argparse.Namespace, options: CacheOptions) -> int:
         total = pinned_bytes((others | chosen).values(), sizes)
         if options.max_bytes is not None and total > options.max_bytes:
             raise UsageError(
-                f"all that is pinned would take {report.size_text(total)}, and the cache may have"
-                f" {report.size_text(options.max_bytes)}; a larger --cache-max-size, for every daemon that"
+                f"all that is pinned would take {size_text(total)}, and the cache may have"
+                f" {size_text(options.max_bytes)}; a larger --cache-max-size, for every daemon that"
                 " uses it, makes room"
             )
         for image in chosen.values():

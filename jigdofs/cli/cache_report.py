@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions
 from jigdofs.errors import printable
 from jigdofs.parts.holdings import Holding, Holdings
@@ -14,16 +15,6 @@ from jigdofs.parts.shelf import Shelf
 from jigdofs.parts.tidying import Freed
 
 _KINDS = {"md5": "parts", "sha256": "parts", "raw": "chunks", "doc": "documents", "tree": "trees"}
-
-
-def size_text(number: int) -> str:
-    """Write a size for people, in powers of 1024."""
-    size = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(size) < 1024 or unit == "TiB":
-            return f"{number} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError
 
 
 def image_values(holding: Holding, holdings: Holdings) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jigdofs.cli.size_text import size_text
 from jigdofs.errors import printable
 
 _COLOURS = {"#": "green", "+": "yellow", ">": "cyan", ".": "bright_black"}
 _BLOCKS = {"#": "█", "+": "▓", ">": "▒", ".": "░"}
+_INDENT = " " * 10
 _LAST_ERRORS = 5  # are written; all of them are in the JSON
-_LEGEND = "# here  + partly  > on its way  . missing"
+_LEGEND = {"#": "here", "+": "partly", ">": "on its way", ".": "missing"}
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -36,8 +38,12 @@ def screen(report: dict[str, Any]) -> Any:
             shown.append(head + " ")
             for cell in cells:
                 shown.append(_BLOCKS.get(cell, "?"), _COLOURS.get(cell, "red"))
+        elif kind == "legend":
+            shown.append(_INDENT)
+            for cell, word in _LEGEND.items():
+                shown.append(_BLOCKS[cell], _COLOURS[cell]).append(f" {word}  ", "bright_black")
         else:
-            shown.append(text, {"title": "bold", "bad": "red", "hint": "bright_black"}.get(kind, ""))
+            shown.append(text, {"title": "bold", "bad": "red"}.get(kind, ""))
         shown.append("\n")
     return shown
 
@@ -51,7 +57,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for image in report["images"]:
         yield from _image(image)
     if any(image.get("map") for image in report["images"]):
-        yield f"          {_LEGEND}", "hint"
+        yield _INDENT + "  ".join(f"{cell} {word}" for cell, word in _LEGEND.items()), "legend"
     yield _now(report), ""
     if reads := report.get("reads"):
         yield from _reads(reads)
@@ -74,7 +80,7 @@ def _image(image: dict[str, Any]) -> Iterator[tuple[str, str]]:
         text += f", {image['parts_present']:,} of {image['parts']:,} parts"
     yield text, ""
     if drawn := image.get("map"):
-        yield f"          {drawn}", "map"
+        yield _INDENT + drawn, "map"
 
 
 def _now(report: dict[str, Any]) -> str:
@@ -119,12 +125,14 @@ def _cache(cache: dict[str, Any]) -> str:
     if cache["directory"] is None:
         return f"  cache   none: {cache['why']}"
     text = f"  cache   {cache['directory']}"
+    said = []
     if cache["bytes"] is not None:
-        text += f": {cache['bytes']:,} bytes"
+        said.append(f"{size_text(cache['bytes'])} in it")
     if cache["limit_bytes"] is not None:
-        text += f" of {cache['limit_bytes']:,}"
+        said.append(f"{size_text(cache['limit_bytes'])} at most")
     if cache["free_bytes"] is not None:
-        text += f", {cache['free_bytes']:,} free on its filesystem"
+        said.append(f"{size_text(cache['free_bytes'])} free on its filesystem")
+    text += ": " + ", ".join(said) if said else ""
     if cache["evicted_files"]:
         text += f"; {cache['evicted_files']:,} files had to go"
     return text
@@ -141,8 +149,4 @@ def _when(at: float) -> str:
 
 
 def _rate(bytes_per_s: float) -> str:
-    for unit in ("B/s", "kB/s", "MB/s"):
-        if bytes_per_s < 1000:
-            return f"{bytes_per_s:.3g} {unit}"
-        bytes_per_s /= 1000
-    return f"{bytes_per_s:.3g} GB/s"
+    return f"{size_text(bytes_per_s)}/s"
