@@ -19,7 +19,7 @@ _FLAGS = frozenset("allow-other contents no-cache".split())
 _VALUES = frozenset(
     "uid gid umask mirror uri image scan cache-dir cache-max-size cache-min-free connections connect-timeout"
     " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb prefetch"
-    " prefetch-list record bwlimit config".split()
+    " prefetch-list record bwlimit config metrics".split()
 )
 _MAX_SHOWN = 40  # of what is no option, and compared with what is
 
