@@ -166,6 +166,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
             "jigdofs.errors",
             "jigdofs.config",
             "jigdofs.rate",
+            "jigdofs.size_text",
             "jigdofs.completion",
             "jigdofs.settings",
             "jigdofs.in_thread",

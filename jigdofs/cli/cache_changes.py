@@ -13,7 +13,6 @@ from jigdofs.cli.cache_opened import opened
 from jigdofs.cli.cache_views import count_all
 from jigdofs.cli.json_text import json_text
 from jigdofs.cli.progress import showing
-from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions
 from jigdofs.errors import (
     EXIT_INTERRUPTED,
@@ -27,6 +26,7 @@ from jigdofs.parts import tidying
 from jigdofs.parts.holdings import count
 from jigdofs.parts.rot import Finding, Inspector, Verdict
 from jigdofs.parts.shelf import Leftover, Shelf, looking_at
+from jigdofs.size_text import size_text
 from jigdofs.wiring.foundation import least_free_bytes
 
 # -- gc ----------------------------------------------------------------------------------------------

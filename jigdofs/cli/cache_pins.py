@@ -6,13 +6,13 @@ import argparse
 
 from jigdofs.cli.cache_images import Unknown, find, shown_name
 from jigdofs.cli.cache_opened import opened
-from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions
 from jigdofs.errors import EXIT_OK, CacheError, UsageError
 from jigdofs.fetch import url as urls
 from jigdofs.parts.holdings import pinned_bytes
 from jigdofs.parts.manifests import KnownImage
 from jigdofs.parts.shelf import looking_at
+from jigdofs.size_text import size_text
 
 
 def pin(arguments: argparse.Namespace, options: CacheOptions) -> int:

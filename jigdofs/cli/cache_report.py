@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jigdofs.cli.size_text import size_text
 from jigdofs.config import CacheOptions
 from jigdofs.errors import printable
 from jigdofs.parts.holdings import Holding, Holdings
 from jigdofs.parts.manifests import KnownImage
 from jigdofs.parts.shelf import Shelf
 from jigdofs.parts.tidying import Freed
+from jigdofs.size_text import size_text
 
 _KINDS = {"md5": "parts", "sha256": "parts", "raw": "chunks", "doc": "documents", "tree": "trees"}
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jigdofs.cli.size_text import size_text
 from jigdofs.errors import printable
+from jigdofs.size_text import size_text
 
 _COLOURS = {"#": "green", "+": "yellow", ">": "cyan", ".": "bright_black"}
 _BLOCKS = {"#": "█", "+": "▓", ">": "▒", ".": "░"}

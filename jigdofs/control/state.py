@@ -10,127 +10,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Protocol
 
 import trio
 
 from jigdofs import __version__, logs
+from jigdofs.control.watched import Cache, Image, Images
 from jigdofs.errors import printable
 from jigdofs.fetch.url import without_credentials
 from jigdofs.format.part import Part
 from jigdofs.image.read_account import ReadAccount, summed
-from jigdofs.image.reader import ImageReader
-from jigdofs.parts.mirrors import Mirrors
 from jigdofs.parts.presence import Presence
-from jigdofs.parts.quota import Stock
 from jigdofs.parts.store import part_in_flight
-from jigdofs.plain_image import PlainImage
 from jigdofs.prefetch.fill import FillAccount
+from jigdofs.size_text import size_text
 from jigdofs.troubles import Trouble
 
 MOST_MIRRORS = 100  # are told
 MOST_CELLS = 1024
 _MOST_CELLS_OF_ALL = 1 << 16
 _FAILED_LATELY_S = 300.0
-
-
-class Image(Protocol):
-    """An image of the daemon."""
-
-    @property
-    def name(self) -> str:
-        """Its leaf name."""
-
-    @property
-    def length(self) -> int:
-        """Its bytes."""
-
-    @property
-    def present_bytes(self) -> int:
-        """Bytes of it that can be read without fetching anything."""
-
-    @property
-    def source(self) -> str:
-        """Where its .jigdo was."""
-
-    @property
-    def checksums(self) -> Mapping[str, str]:
-        """Of the whole."""
-
-    @property
-    def reader(self) -> ImageReader:
-        """Keeps account of what was read."""
-
-    @property
-    def presence(self) -> Presence | PlainImage:
-        """Knows what is here."""
-
-
-class Flights(Protocol):
-    """What is on its way."""
-
-    def __len__(self) -> int:
-        """Count the files."""
-
-    def names(self) -> list[str]:
-        """Name them."""
-
-    @property
-    def waiting(self) -> int:
-        """How many readers wait for them."""
-
-
-class Cache(Protocol):
-    """Where parts are kept."""
-
-    @property
-    def directory(self) -> Path:
-        """Where that is."""
-
-    @property
-    def stock(self) -> Stock | None:
-        """What it held a moment ago."""
-
-    @property
-    def evicted(self) -> tuple[int, int]:
-        """Files and bytes that had to go."""
-
-
-class Prefetcher(Protocol):
-    """What fetches ahead."""
-
-    @property
-    def running(self) -> Sequence[FillAccount]:
-        """How far it is with each of what it is at."""
-
-
-class Images(Protocol):
-    """The images of the daemon, and what keeps running for them."""
-
-    @property
-    def images(self) -> Sequence[Image]:
-        """All of them."""
-
-    @property
-    def flights(self) -> Flights:
-        """What is on its way."""
-
-    @property
-    def mirrors(self) -> Mirrors:
-        """What is known of each."""
-
-    @property
-    def cache(self) -> Cache | None:
-        """Where parts are kept."""
-
-    @property
-    def without_cache(self) -> str:
-        """Why there is no such place."""
-
-    @property
-    def prefetcher(self) -> Prefetcher:
-        """What fetches ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +258,11 @@ class State:
         images = self._images.images
         what = printable(images[0].name) if len(images) == 1 else f"{len(images)} images"
         share = 100 * self.present / self.size if self.size else 100.0
-        said = [f"{what}: {share:.4g} % of {_bytes(self.size)} here"]
+        said = [f"{what}: {share:.4g} % of {size_text(self.size)} here"]
         if self.in_flight:
-            said.append(f"{self.in_flight} on their way at {_bytes(self.received_bytes_per_s)}/s")
+            said.append(f"{self.in_flight} on their way at {size_text(self.received_bytes_per_s)}/s")
         if served := self.read_bytes_per_s:
-            said.append(f"readers get {_bytes(served)}/s")
+            said.append(f"readers get {size_text(served)}/s")
         if errors := self.reads.errors:
             said.append(f"{errors} failed reads")
         mirrors = self.mirrors()
@@ -388,12 +286,3 @@ def _image_state(image: Image, coming: Sequence[Part]) -> ImageState:
         in_flight=sum(flying),
         reads=image.reader.account,
     )
-
-
-def _bytes(count: float) -> str:
-    """Write bytes as people read them."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
