@@ -186,6 +186,7 @@ class DaemonOptions:
 
     Attributes:
         inputs: which images, and from where.
+        source: what mount(8) and findmnt show: the first of them, or the file of an image set.
         sources: local files that may hold parts.
         cache: where verified files are kept; None for no cache.
         fetch: how transfers behave.
@@ -202,6 +203,7 @@ class DaemonOptions:
     """
 
     inputs: InputOptions
+    source: str
     sources: SourceOptions
     cache: CacheOptions | None
     fetch: FetchOptions

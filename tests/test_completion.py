@@ -105,6 +105,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield directory
 
 
+def test_mount_points_in_bash(place: Path) -> None:
+    """All mounts of jigdofs are offered, those with blanks in their names whole."""
+    words = 'COMP_WORDS=(jigdofs umount ""); COMP_CWORD=2; _jigdofs; printf "%s\\n" "${COMPREPLY[@]}"'
+    ask = f'compopt() {{ :; }}; . "$0"; {words}'
+    command = [tool("bash"), "-c", ask, str(COMPLETION / SCRIPTS["bash"])]
+    offered = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert str(place / "mount point") in offered
+
+
 def shell(name: str, directory: Path) -> Terminal:
     environ = {"SCRIPT": str(COMPLETION / SCRIPTS[name]), "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     directory.mkdir()

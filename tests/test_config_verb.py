@@ -133,11 +133,16 @@ def test_an_image_set(iso_md5: BuiltImage, tmp_path: Path) -> None:
 
 
 def test_what_an_image_set_lacks(program: Program, tmp_path: Path) -> None:
-    """Said as if it had not been typed."""
+    """The line names the file and what is not in it."""
     config = tmp_path / "set.toml"
     config.write_text("contents = true\n")
-    assert "required: JIGDO, MOUNTPOINT" in program.fails("mount", "--config", config, code=3)
-    assert "required: JIGDO;" in program.fails("mount", "--config", config, "/mnt", code=3)
+    lacks_both = f"{config}: has no `images' and no `mountpoint', and the command line names none"
+    assert lacks_both in program.fails("mount", "--config", config, code=3)
+    assert f"{config}: has no `images', and" in program.fails("mount", "--config", config, "/mnt", code=3)
+    config.write_text("images = 'x.jigdo'\n")
+    assert f"{config}: has no `mountpoint', and" in program.fails("mount", "--config", config, code=3)
+    config.write_text("metrics = '9711'\n")
+    assert "9711: is neither HOST:PORT" in program.fails("config", "check", config, code=3)
     assert "required: MOUNTPOINT" in program.fails("mount", "x.jigdo", code=3)
     assert "only check takes files" in program.fails("config", "show", "x", code=3)
 
@@ -149,6 +154,13 @@ def test_settings_for_all_images(program: Program, config: Path, iso_md5: BuiltI
     assert (done.returncode, done.stderr) == (0, "")
     done = program("download", "--output", tmp_path, iso_md5.jigdo, "--mirror", "Debain=http://127.0.0.1:9/")
     assert "no part has the label `Debain'" in done.stderr
+    one = tmp_path / "one.toml"
+    one.write_text(
+        "mirror.Debain = 'http://127.0.0.1:9/'\n"
+    )  # what is said for these images is meant for them
+    done = program("download", "--output", tmp_path, iso_md5.jigdo, "--config", one)
+    assert "no part has the label `Debain'" in done.stderr
+    assert "Ubuntu" not in done.stderr
 
 
 def test_what_a_setting_names_is_missing(program: Program, config: Path, tmp_path: Path) -> None:

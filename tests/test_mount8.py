@@ -111,8 +111,13 @@ def test_image_set(image: BuiltImage, tmp_path: Path) -> None:
     """The source may be a file that describes a set of images."""
     settings = tmp_path / "set.toml"
     settings.write_text(f'images = ["{image.jigdo}"]\nno-cache = true\n')
-    told = System(tmp_path).run(f"mount -v -t jigdofs {settings} mnt; echo $?; {SUM}; umount mnt")
-    assert told == [f"mount.jigdofs: {settings} mounted on {tmp_path}/mnt.", "0", checksum(image)]
+    line = f"{settings} {tmp_path}/mnt jigdofs nofail,_netdev 0 0\n"
+    told = System(tmp_path, fstab=line).run(
+        f"mount -v -t jigdofs {settings} mnt; echo $?; {SUM}; findmnt -no SOURCE mnt; mount -a; echo $?;"
+        f"umount mnt; {GONE}"
+    )
+    mounted = f"mount.jigdofs: {settings} mounted on {tmp_path}/mnt."
+    assert told == [mounted, "0", checksum(image), str(settings), "0", "gone"]
 
 
 def test_failures(image: BuiltImage, tmp_path: Path) -> None:
@@ -121,7 +126,8 @@ def test_failures(image: BuiltImage, tmp_path: Path) -> None:
         f"mount -t jigdofs {image.jigdo} mnt -o colour=red; echo $?;"
         "mount -t jigdofs missing.jigdo mnt; echo $?;"
         f"mount -t jigdofs {image.jigdo} nowhere; echo $?;"
-        f"/usr/sbin/mount.jigdofs {image.jigdo} mnt -o remount; echo $?; {GONE}"
+        f"/usr/sbin/mount.jigdofs {image.jigdo} mnt -o remount; echo $?; {GONE};"
+        f"mount -t jigdofs {image.jigdo} mnt -o no_cache; mount -o remount,ro mnt; echo $?; umount mnt"
     )
     assert told[0].startswith("mount.jigdofs: -o colour: no such option")
     assert told[1] == "1"
@@ -130,7 +136,9 @@ def test_failures(image: BuiltImage, tmp_path: Path) -> None:
     assert "nowhere" in told[4]
     assert told[5] == "32"
     assert told[6].startswith("mount.jigdofs: -o remount: not possible")
-    assert told[7:] == ["32", "gone"]
+    assert told[7:9] == ["32", "gone"]
+    assert "-o remount: not possible" in told[9]
+    assert told[10:] == ["32"]
 
 
 def test_sloppy_and_fake(image: BuiltImage, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def built(iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) -> B
     return iso_md5.with_servers(tmp_path / "published", {"Debian": [DEAD]})
 
 
+LATER = "contents, umask change with the next start only"
 DEAD = "http://127.0.0.1:9/pool/"
 
 
@@ -148,7 +149,7 @@ def test_limits(built: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) 
     """The cache shrinks, reads end sooner, more is logged; what cannot change is named."""
     good = mirror(faulty_server.url("/pool/"))
     config = write(tmp_path / "jigdofs.toml", good)
-    with in_the_foreground(built, tmp_path, allow_log=("could not be had within 0.5 s",)) as mounted:
+    with in_the_foreground(built, tmp_path, allow_log=("could not be had within 0.5 s", LATER)) as mounted:
         image = mounted.mountpoint / built.image.name
         assert image.read_bytes() == built.image.read_bytes()
         assert size_of(tmp_path / "cache" / "objects") > 3_000_000
@@ -162,7 +163,7 @@ def test_limits(built: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) 
             ),
             *("contents = true", 'umask = "077"'),
         )
-        reload(mounted, "contents, umask change with the next start only")
+        reload(mounted, f"WARNING jigdofs.cli.mount_reload: {LATER}")  # told also where little is logged
         mounted.wait_for_log("changed: cache-max-size, connections, read-timeout, verbose")
         assert size_of(tmp_path / "cache" / "objects") <= 4 << 20
         # those that were read last may be here still

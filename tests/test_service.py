@@ -158,7 +158,7 @@ def test_a_service(unit: Unit) -> None:
         assert mount is not None
         assert (mount.fstype, mount.source, mount.owner) == (
             "fuse.jigdofs",
-            f"{unit.directory}/site/demo.jigdo",
+            f"{unit.directory}/demo.toml",
             UID,
         )
         assert os.statvfs(unit.mountpoint).f_flag & 7 == os.ST_RDONLY | os.ST_NOSUID | 4  # and nodev

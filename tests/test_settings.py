@@ -116,6 +116,10 @@ def test_image_sets() -> None:
         ),
         ("scan = [1]", "1: scan must be a path, or a list of paths"),
         ("[mirror]\n'a=b' = 'http://x/'", "1: mirror must be a table such as"),
+        (
+            "[mirror]\nA = 'http://x/'\nconnections = 4",
+            "1: mirror cannot be for a label `connections': a setting of that name goes above [mirror]",
+        ),
         ("mirror = 5", "1: mirror must be a table such as"),
         ('contents = true\nx = "a', "2: "),
         ("x = 1\ny", "2: Expected '=' after a key in a key/value pair"),

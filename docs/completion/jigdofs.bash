@@ -2,7 +2,7 @@
 
 _jigdofs_mounts() {
     local point type rest
-    while read -r _ point type rest; do
+    while IFS=' ' read -r _ point type rest; do
         [[ $type == fuse.jigdofs ]] && printf '%b\n' "${point//\\/\\0}"
     done </proc/self/mounts
 }

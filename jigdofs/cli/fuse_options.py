@@ -53,13 +53,14 @@ def translate(texts: Iterable[str], *, by_mount: bool = False, sloppy: bool = Fa
     """
     arguments: list[str] = []
     fuse: list[str] = []
-    for option in (option for text in texts for option in _separate(text)):
+    options = [option for text in texts for option in _separate(text)]
+    if "remount" in options:
+        raise MountError("-o remount: not possible; unmount it and mount it again, or send SIGHUP to it")
+    for option in options:
         key, equals, value = option.partition("=")
         name = key.replace("_", "-")
         if _means_nothing(key) or (key == "rw" and by_mount):
             continue
-        if key == "remount":
-            raise MountError("-o remount: not possible; unmount it and mount it again, or send SIGHUP to it")
         if key == "rw":
             raise UsageError("-o rw: an image cannot be written to; put overlayfs on top of the mount")
         if key in _PASSED:

@@ -138,7 +138,11 @@ def _add_options(parser: Parser) -> None:
 
 def _metrics(text: str) -> str:
     """Make the path of a file absolute: a daemon is nowhere in particular."""
-    return os.path.abspath(text) if text.endswith(".prom") else text
+    from jigdofs.control.exporter import check_target
+
+    target = os.path.abspath(text) if text.endswith(".prom") else text
+    check_target(target)
+    return target
 
 
 class _MountOptions(configured.SettingAction):
@@ -187,6 +191,9 @@ def daemon_options(argv: Sequence[str]) -> DaemonOptions:
     return _daemon_options(configured.parse(parser, argv))
 
 
+_IN_IMAGE_SETS = {"JIGDO": "`images'", "MOUNTPOINT": "`mountpoint'"}
+
+
 def _what_and_where(arguments: argparse.Namespace) -> tuple[list[str], Path]:
     """Return the sources and the mount point: the command line's, else those of the image set."""
     *sources, last = arguments.sources or [None]
@@ -197,6 +204,9 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[list[str], Path]:
     if len(arguments.sources) == 1 and arguments.config is None:
         missing = ["MOUNTPOINT"]  # it was no mount point then
     if missing:
+        if arguments.config is not None:
+            lacking = " and no ".join(_IN_IMAGE_SETS[name] for name in missing)
+            raise UsageError(f"{arguments.config}: has no {lacking}, and the command line names none")
         raise UsageError(
             f"the following arguments are required: {', '.join(missing)}; see `jigdofs mount --help'"
         )
@@ -209,6 +219,11 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[list[str], Path]:
 def _of_image_set(arguments: argparse.Namespace, name: str) -> list[str]:
     setting = arguments.settings.get(name)
     return [] if setting is None else list(setting.texts)
+
+
+def _are_named(arguments: argparse.Namespace) -> bool:
+    """Tell whether the command line names the images, and no image set does."""
+    return len(arguments.sources) > 1 or not _of_image_set(arguments, "images") or arguments.config is None
 
 
 def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
@@ -249,6 +264,7 @@ def _daemon_options(arguments: argparse.Namespace) -> DaemonOptions:
         hand_over=arguments.hand_over,
         log_target=log_file if log_file in (None, logs.SYSLOG) else os.path.abspath(log_file),
         metrics=arguments.metrics,
+        source=sources[0] if _are_named(arguments) else os.path.abspath(arguments.config),
         log_level=options.log_level(arguments),
         reread=Rereader(arguments),
     )

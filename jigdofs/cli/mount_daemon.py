@@ -130,7 +130,7 @@ async def _serve(options: DaemonOptions, ready: Ready, notifier: Notifier) -> No
             await hold(
                 namespace,
                 options.mount,
-                source=options.inputs.sources[0],
+                source=options.source,
                 ready=now_ready,
                 complete=images.complete,
                 stop=stop,

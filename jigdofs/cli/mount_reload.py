@@ -91,7 +91,7 @@ async def reload(daemon: DaemonOptions, images: Images, notifier: Notifier) -> N
             _log.info("settings read again; nothing changed")
         if change.later:
             verb = "changes" if len(change.later) == 1 else "change"
-            _log.info("%s %s with the next start only", ", ".join(change.later), verb)
+            _log.warning("%s %s with the next start only", ", ".join(change.later), verb)
     except (JigdofsError, OSError) as error:
         _log.error("settings are left as they were: %s", error)
     finally:

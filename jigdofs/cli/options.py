@@ -191,8 +191,23 @@ def input_options(arguments: argparse.Namespace, sources: list[str]) -> InputOpt
                 f"{_who(arguments, 'mirror', (label, target))} {label}={target}: is no directory"
             )
         mirrors[label] = (*mirrors.get(label, ()), target)
-    typed = frozenset(label for label, _ in arguments.configured.typed("mirror"))
-    return InputOptions(tuple(sources), mirrors, arguments.image, typed)
+    meant = frozenset(label for label, _ in arguments.configured.typed("mirror")) | _of_the_named_file(
+        arguments
+    )
+    return InputOptions(tuple(sources), mirrors, arguments.image, meant)
+
+
+def _of_the_named_file(arguments: argparse.Namespace) -> frozenset[str]:
+    """Return the labels that the file of --config names: what is said for these images, not for all."""
+    if arguments.config is None:
+        return frozenset()
+    path, prefix = os.path.abspath(arguments.config), "mirror."
+    said = arguments.settings.items()
+    return frozenset(
+        name.removeprefix(prefix)
+        for name, setting in said
+        if name.startswith(prefix) and setting.origin.source == path
+    )
 
 
 def _who(arguments: argparse.Namespace, name: str, value: object) -> str:

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "attach":
         if os.geteuid():
             raise UsageError("only root can mount for others; a user's own unit mounts by itself")
-        attach.attach(service, options.mount, options.inputs.sources[0])
+        attach.attach(service, options.mount, options.source)
     else:
         attach.detach(service, str(options.mount.mountpoint))
     return EXIT_OK

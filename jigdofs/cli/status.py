@@ -18,7 +18,7 @@ from jigdofs.sources.own_mounts import FSTYPE, MountLine
 _ANSWER_S = 5.0  # it answers from memory; one that does not is stopped or hangs
 _WATCH_S = 1.0
 _DEFAULT_CELLS, _MOST_CELLS = 64, 1024
-_NOTHING = "nothing is mounted"
+_NOTHING = "nothing is mounted that you may ask"
 _EPILOG = """\
 The daemon is asked at a socket outside of the mount, and answers from memory: also while every mirror and
 every reader hangs. Without a mount point, all mounts that you may ask are asked.

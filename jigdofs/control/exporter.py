@@ -35,6 +35,7 @@ MAX_REQUEST_BYTES = 8 << 10
 _BACKLOG = 128  # beyond it a connection to a unix socket fails at once
 _REQUEST_S = 5.0
 _SEND_S = 10.0
+_DRAINED_BYTES = 1 << 20  # of a request that is too long
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>\d{1,5})")
 _SHORT = re.compile(rb"\r?\n\r?\n")
 
@@ -61,10 +62,21 @@ def exporter(target: str) -> Listening | Written:
     return Listening(target, _tcp_socket(target))
 
 
-def _tcp_socket(target: str) -> socket.socket:
+def check_target(target: str) -> None:
+    """Raise `UsageError` for what is none of the targets that `exporter` takes."""
+    if not target.startswith(("unix:", "/")):
+        _host_and_port(target)
+
+
+def _host_and_port(target: str) -> re.Match[str]:
     parts = _TCP.fullmatch(target)
     if parts is None or int(parts["port"]) > 65535:
         raise UsageError(f"--metrics {target}: is neither HOST:PORT, nor unix:PATH, nor the path of a file")
+    return parts
+
+
+def _tcp_socket(target: str) -> socket.socket:
+    parts = _host_and_port(target)
     try:
         host = parts["v6"] or parts["host"] or None
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -203,9 +215,9 @@ async def _send(
         await stream.send_eof()
         # what was sent and not read would break the connection, and the answer with it
         with contextlib.suppress(trio.BrokenResourceError):
-            for _ in range(4):
-                if not await stream.receive_some(MAX_REQUEST_BYTES):
-                    break
+            left = _DRAINED_BYTES
+            while left > 0 and (more := await stream.receive_some(left)):
+                left -= len(more)
 
 
 class Written:

@@ -190,13 +190,9 @@ async def _last_answers(operations: Operations) -> None:
 
 
 def _fuse_options(options: MountOptions, source: str) -> set[str]:
-    chosen = {
-        f"fsname={_escaped(without_credentials(source))}",
-        "subtype=jigdofs",
-        "ro",
-        "default_permissions",
-        *options.fuse,
-    }
+    chosen = {"subtype=jigdofs", "ro", "default_permissions", *options.fuse}
+    if not any(option.startswith("fsname=") for option in options.fuse):
+        chosen.add(f"fsname={_escaped(without_credentials(source))}")
     if options.allow_other:
         chosen.add("allow_other")
     return chosen

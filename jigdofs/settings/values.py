@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from jigdofs.settings.keys import Key, Kind
+from jigdofs.settings.keys import Key, Kind, find
 
 _WORDS = {"syslog"}  # a --log-file that is none
 _LABEL_REFERENCE = re.compile(r"[A-Za-z][A-Za-z0-9]*:(?!/)")
@@ -97,12 +97,14 @@ def _mirrors(value: Any, directory: str) -> dict[str, tuple[str, ...]]:
     table: dict[str, list[str]] = {}
     if isinstance(value, dict):
         for label, targets in value.items():
-            table[label] = _texts(Kind.WORDS, targets)
+            table[label] = _texts(Kind.WORDS, targets) if find(label) is None else []
     else:
         for text in _texts(Kind.WORDS, value) if isinstance(value, str | list) else _wrong(Kind.MIRRORS):
             label, _, target = text.partition("=")
             table.setdefault(label, []).append(target)
     for label, targets in table.items():
+        if find(label) is not None:
+            raise WrongValue(f"cannot be for a label `{label}': a setting of that name goes above [mirror]")
         if not label or "=" in label or not all(targets):
             raise WrongValue(f"must be {Kind.MIRRORS.value}")
     return {
