@@ -15,6 +15,7 @@ from collections.abc import Callable, MutableMapping
 _log = logging.getLogger(__name__)
 
 _SEND_S = 1.0  # the manager's queue is full for a moment only, if ever
+_FIRST_STATUS_S = 1.0  # what is here has been counted by then, mostly
 _STATUS_S = 10.0
 _MAX_STATUS = 500  # characters
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -72,16 +73,18 @@ class Notifier:
             await trio.sleep(self.watchdog_s / 3)
 
     async def tell_status(self, line: Callable[[], str]) -> None:
-        """Say every 10 s how it is.
+        """Say how it is: at once, a second later, and every 10 s.
 
         Args:
             line: tells it, from memory.
         """
         import trio
 
+        pause_s = _FIRST_STATUS_S
         while self:
             self.status(line())
-            await trio.sleep(_STATUS_S)
+            await trio.sleep(pause_s)
+            pause_s = _STATUS_S
 
     def _tell(self, text: str) -> bool:
         if not self:
