@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 _NAMES = ("fuse: ", "fusermount3: ", "fusermount: ")
-_SPEAKERS = (*_NAMES, "On calling fusermount ")
+_SPEAKERS = (*_NAMES, "On calling fusermount ", "posix_spawn(p)() for fusermount")
 _MOST_BYTES = 64 << 10
 _NO_RIGHT = "mount failed: Operation not permitted"
 _CONSENT = "allow_other needs the line `user_allow_other' in /etc/fuse.conf for users other than root"

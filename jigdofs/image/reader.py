@@ -31,6 +31,7 @@ _PIECES_AT_ONCE = 256
 """Pieces of a read that are filled before others have a turn: a usual one has two or three, a hostile one
 131,072, which took 0.9 s."""
 _REMEMBERED_S = 0.5
+_TRIES = 4
 """So long a part that could not be had is not asked for again: after a failed read the kernel asks for each
 of its pages once more, and the reader would wait a second time as long."""
 _MOST_NAMED = 2
@@ -170,7 +171,7 @@ class ImageReader:
         async def fill(wanted: _Wanted) -> None:
             waiting.add(wanted.key)
             try:
-                self._raise_if_just_failed(wanted.key)
+                self._raise_if_just_failed(wanted)
                 piece = view[wanted.position : wanted.position + wanted.length]
                 waited.had(await self._read_waiting(wanted, piece), began_s)
             except JigdofsError as error:
@@ -199,13 +200,16 @@ class ImageReader:
                 self._remember(key, late)
             raise late
 
-    def _raise_if_just_failed(self, key: Part | int) -> None:
-        until, error = self._failed.get(key, (0.0, None))
-        if error is not None and trio.current_time() < until:
+    def _raise_if_just_failed(self, wanted: _Wanted) -> None:
+        until, error = self._failed.get(wanted.key, (0.0, None))
+        has_come = wanted.opener.peek(wanted.key) is not None  # meanwhile, for somebody else
+        if error is not None and not has_come and trio.current_time() < until:
             raise error.with_traceback(None)
 
     def _remember(self, key: Part | int, error: JigdofsError) -> None:
         """Note that a part or chunk could not be had just now; an error told again is no new one."""
+        if isinstance(error, _FileChanged):  # which tells nothing of the next read
+            return
         if key in self._failed and self._failed[key][1] is error:
             return
         while len(self._failed) >= _MAX_REMEMBERED:
@@ -213,19 +217,19 @@ class ImageReader:
         self._failed[key] = (trio.current_time() + _REMEMBERED_S, error)
 
     async def _read_waiting(self, wanted: _Wanted, view: memoryview) -> float:
-        """Open and read; once more if the file was changed behind our back in between.
+        """Open and read; again, a few times, if the file was changed behind our back in between.
 
         Returns:
             when the file was fetched, by trio's clock.
         """
-        for last_try in (False, True):
+        for tries_left in reversed(range(_TRIES)):
             file: OpenFile = await wanted.opener.open(wanted.key)
             try:
                 got = _read_cached(file, view, wanted.offset)  # all, if it was just written
                 if got < len(view):
                     await trio.to_thread.run_sync(_read_fully, file, view[got:], wanted.offset + got)
             except _FileChanged:
-                if last_try:
+                if not tries_left:
                     raise
             else:
                 return file.fetched_s
