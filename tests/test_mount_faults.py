@@ -146,6 +146,7 @@ def test_a_failed_read_says_what_was_tried(scene: Scene) -> None:
         for _ in range(3):
             with fails_with(errno.EIO):
                 read_buffered(scene.image, part.offset, part.length)
+        mounted.wait_for_log("404")
         (line,) = [line for line in mounted.stderr() if line.startswith("ERROR")]
         assert f"offset {part.offset} " in line
         assert "kit.iso" in line
