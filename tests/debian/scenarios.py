@@ -129,8 +129,11 @@ def without_privileges(scene: Scene) -> str:
 
 
 def reloads(scene: Scene) -> str:
-    """After a reload another mirror is asked, by the same process in the same mount."""
+    """After a reload another mirror is asked, by the same process in the same mount; a mistake fails it."""
     before = scene.property("jigdofs@slow", "MainPID"), scene.mounts("/srv/slow")
+    scene.tree.write("/etc/jigdofs/images.d/slow.toml", "conections = 3\n")
+    assert scene.tree.run("systemctl", "reload", "jigdofs@slow").returncode != 0
+    assert (scene.property("jigdofs@slow", "MainPID"), scene.mounts("/srv/slow")) == before
     scene.configure("slow", "large", "second")
     scene.tree.does("systemctl", "reload", "jigdofs@slow")
     # the signal was sent; that it was heard the journal tells, and what is read then
@@ -138,7 +141,7 @@ def reloads(scene: Scene) -> str:
     scene.is_right("/srv/slow", "large")
     assert (scene.property("jigdofs@slow", "MainPID"), scene.mounts("/srv/slow")) == before
     assert scene.property("jigdofs@slow", "ActiveState") == "active"
-    return "the new mirror was asked; same process, same mount"
+    return "a mistake is refused; the new mirror was asked; same process, same mount"
 
 
 def _next_part_comes_from_second(scene: Scene) -> bool:
