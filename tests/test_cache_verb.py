@@ -468,6 +468,20 @@ def test_links_lead_nowhere(tmp_path: Path, cache: Verb, directory: Path, iso_md
     assert {path.read_text() for path in files(outside, ".")} == {"precious"}
 
 
+def test_a_mount_without_the_file_of_locks(
+    tmp_path: Path, cache: Verb, directory: Path, iso_md5: BuiltImage
+) -> None:
+    """What cannot be locked costs the knowledge of who uses an image, and no mount."""
+    (directory / "images" / "lock" / "full").mkdir(parents=True)
+    directory.chmod(0o700)
+    with mounted(tmp_path, iso_md5, directory=directory) as mount:
+        wait_until(lambda: iso_md5.image.name in cache.images(), "the image is noted")
+        assert (mount.mountpoint / iso_md5.image.name).read_bytes() == iso_md5.image.read_bytes()
+    cache("pin", iso_md5.image.name)
+    cache("unpin", iso_md5.image.name)
+    cache("clear", "--yes")
+
+
 def test_root_acts_as_the_owner(public_dir: Path, iso_md5: BuiltImage, program: Program) -> None:
     """Root who names another user's cache has that user's rights in it: nothing there becomes root's."""
     require_root()

@@ -198,6 +198,31 @@ def test_no_locks_and_no_place(tmp_path: Path, directory: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["link", "directory", "nothing"])
+def test_no_lock(directory: Path, kind: str) -> None:
+    """Where the file of locks cannot be opened, images are known all the same, and noted."""
+    cache = open_at(directory)
+    cache.note_image(manifest(range(2)))
+    cache.close()
+    lock = directory / "images" / "lock"
+    lock.unlink()
+    if kind == "link":
+        lock.symlink_to("/etc/passwd")
+    elif kind == "directory":
+        (lock / "full").mkdir(parents=True)
+    fd = os.open(directory, os.O_RDONLY)
+    looking = Manifests(fd, may_write=False)
+    assert [(image.id, image.in_use) for image in looking.all()] == [(TEMPLATE, False)]
+    looking.close()
+    os.close(fd)
+    cache = open_at(directory)
+    cache.note_image(manifest(range(3)))
+    assert cache.manifests.pin(TEMPLATE)
+    assert [(image.pinned, image.in_use) for image in cache.manifests.all()] == [(True, True)]
+    assert not cache.manifests.forget(TEMPLATE)
+    cache.close()
+
+
 def test_counting(cache: Cache) -> None:
     """Shared parts count for each image and once in total."""
     cache.note_image(manifest(range(4)))
