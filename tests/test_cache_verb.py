@@ -482,6 +482,33 @@ def test_a_mount_without_the_file_of_locks(
     cache("clear", "--yes")
 
 
+def test_names_that_are_no_text(tmp_path: Path, cache: Verb, directory: Path, iso_md5: BuiltImage) -> None:
+    """Whatever a file in the cache is called, it is counted, told of and evicted; no daemon minds."""
+    filled(tmp_path, cache, iso_md5)
+    odd = os.path.join(os.fsencode(directory), b"objects", b"m\xffd", b"\xfe\n", b"\xff\x1b[31m")
+
+    def make() -> None:
+        os.makedirs(os.path.dirname(odd), exist_ok=True)
+        Path(os.fsdecode(odd)).write_bytes(b"odd")
+        os.utime(odd, (0, 0))  # used before all others
+
+    make()
+    assert cache.json("du")["other_bytes"] == 3
+    assert cache.json("verify")["unknown"] == 1
+    assert cache.json("gc", "--max-size", "0")["in_use_files"] == 0
+    assert not os.path.exists(odd)
+    with mounted(tmp_path, iso_md5, directory=directory) as mount:  # killed: what it used is counted anew
+        assert (mount.mountpoint / iso_md5.image.name).read_bytes() == iso_md5.image.read_bytes()
+        mount.process.kill()
+        mount.process.wait()
+    for path in files(directory, "objects/md5"):
+        path.unlink()
+    make()
+    with mounted(tmp_path, iso_md5, directory=directory, more=("--cache-max-size", "64k")) as mount:
+        assert (mount.mountpoint / iso_md5.image.name).read_bytes() == iso_md5.image.read_bytes()
+    assert not os.path.exists(odd)
+
+
 def test_root_acts_as_the_owner(public_dir: Path, iso_md5: BuiltImage, program: Program) -> None:
     """Root who names another user's cache has that user's rights in it: nothing there becomes root's."""
     require_root()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from jigdofs.errors import CacheError
+from jigdofs.errors import CacheError, printable
 from jigdofs.parts.directories import OPEN_FILE, open_inside, opened
 from jigdofs.parts.used import UsedAt
 
@@ -38,7 +38,12 @@ class StoredFile(NamedTuple):
     @property
     def key(self) -> str:
         """What it is called in the index, and asked for by."""
-        return f"{self.kind}-{self.name}"
+        return _key(self.kind, self.name)
+
+
+def _key(kind: str, name: str) -> str:
+    """Join the key of whatever lies there: none of ours may be no text."""
+    return printable(f"{kind}-{name}")
 
 
 def stored_files(objects: int, used: UsedAt) -> Iterator[StoredFile]:
@@ -55,7 +60,7 @@ def stored_files(objects: int, used: UsedAt) -> Iterator[StoredFile]:
                     for name in _names(inner):
                         with contextlib.suppress(OSError):
                             status = os.stat(name, dir_fd=inner, follow_symlinks=False)
-                            used_ns = max(status.st_atime_ns, used.ns(f"{kind}-{name}"))
+                            used_ns = max(status.st_atime_ns, used.ns(_key(kind, name)))
                             yield StoredFile(used_ns, status.st_size, kind, shard, name)
 
 
