@@ -26,10 +26,12 @@ from jigdofs.config import CacheOptions
 from jigdofs.errors import CacheError, UnsafeCache
 from jigdofs.format.checksum import Algorithm, Checksum
 from jigdofs.parts.cache import Cache
+from jigdofs.parts.object_files import stored_files
 from jigdofs.parts.open_file import Fingerprint
 from jigdofs.parts.small_files import keep_small, read_small
 from jigdofs.parts.spool import MemoryPlace, Spool
 from jigdofs.parts.unnamed import can_keep_unnamed
+from jigdofs.parts.used import UsedAt
 from jigdofs.wiring.foundation import open_cache, open_remembered
 from tests.campaigns.watched import Watched
 from tests.kit.requirements import as_user, lack, require_root, tool
@@ -221,6 +223,29 @@ def test_many_abandoned_spools(cache: Cache, directory: Path) -> None:
     assert bytes_in(directory) == 0
     cache.reserve(QUOTA)
     cache.release(QUOTA)
+
+
+@pytest.mark.parametrize("even_if_open", [False, True])
+def test_files_that_two_remove(directory: Path, *, even_if_open: bool) -> None:
+    """What another process has removed meanwhile is not taken off the accounts twice."""
+    one, other = open_at(directory), open_at(directory)
+    for number in range(14):
+        put(one, content(number))
+    one.flush()
+    fd = os.open(directory / "objects", os.O_RDONLY)
+    files = sorted(stored_files(fd, UsedAt(b"")))[:4]
+    os.close(fd)
+    for _ in range(3):
+        assert set(one.remove(files, even_if_open=even_if_open)) == set(files), "they are not there any more"
+        assert set(other.remove(files, even_if_open=even_if_open)) == set(files)
+    other.take_stock()
+    assert other.stock is not None
+    assert other.stock.used == bytes_in(directory, "objects") == 10 * 16 * KIB
+    for number in range(100, 130):
+        put(other, content(number))
+        assert bytes_in(directory) <= QUOTA
+    one.close()
+    other.close()
 
 
 def test_free_space_is_kept(directory: Path) -> None:

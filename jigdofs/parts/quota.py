@@ -20,7 +20,7 @@ from jigdofs.parts.index import Index, IndexTrouble, Texts
 from jigdofs.parts.ledger import Ledger
 from jigdofs.parts.manifests import Pinned
 from jigdofs.parts.object_files import StoredFile, stored_files
-from jigdofs.parts.removal import remove_unused, unlink
+from jigdofs.parts.removal import Removal, remove_unused, unlink
 from jigdofs.parts.sessions import Sessions
 from jigdofs.parts.used import UsedTimes
 
@@ -256,7 +256,7 @@ class Quota:
                 break
             if pinned and pinned.has(file.kind, file.name):
                 continue
-            if remove_unused(self._objects, file):
+            if remove_unused(self._objects, file) is not Removal.STAYS:
                 texts.delete(row_key(file.key))
                 used -= file.size
                 removed += 1
@@ -281,20 +281,21 @@ class Quota:
             files: some hundred at most, as nobody else can use the accounts meanwhile.
             even_if_open: what is wrong with them is worse; whoever has one open sees that it was touched.
         """
-        gone: list[StoredFile] = []
         remove = partial(unlink if even_if_open else remove_unused, self._objects)
+        became: dict[StoredFile, Removal] = {}
 
         def work(texts: Texts) -> None:
             ledger = self._load(texts)
-            gone.extend(filter(remove, files))
-            for file in gone:
-                texts.delete(row_key(file.key))
-            left = max(0, ledger.used - sum(file.size for file in gone))
-            texts.set(_LEDGER, ledger.recount(left).dump())
+            became.update((file, remove(file)) for file in files)
+            for file, removal in became.items():
+                if removal is not Removal.STAYS:
+                    texts.delete(row_key(file.key))
+            removed = sum(file.size for file, removal in became.items() if removal is Removal.REMOVED)
+            texts.set(_LEDGER, ledger.recount(max(0, ledger.used - removed)).dump())
 
         try:
             self._index.atomically(work)
         except IndexTrouble as error:  # on a full disk, for instance; whoever evicts counts again
             _log.info("%s", error)
-            gone += filter(remove, [file for file in files if file not in gone])
-        return gone
+            became.update((file, remove(file)) for file in files)
+        return [file for file, removal in became.items() if removal is not Removal.STAYS]
