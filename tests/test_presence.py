@@ -69,8 +69,8 @@ def test_fetched_while_counted(cache: Cache) -> None:
                     presence.add(part, elsewhere=False)
             return found
 
-        def changed_ns(self) -> int:
-            return cache.changed_ns()
+        def generation(self) -> int:
+            return cache.generation()
 
     left = PARTS[:200]
     fetching = Fetching.__new__(Fetching)
@@ -94,6 +94,22 @@ def test_evicted_and_fetched_by_others(cache: Cache) -> None:
     assert presence.bytes == here - PARTS[0].length + sum(part.length for part in PARTS[30:40])
     presence.count_again()
     assert presence.bytes == here - PARTS[0].length + sum(part.length for part in PARTS[30:40])
+
+
+@pytest.mark.parametrize("moved_s", [-86400, 0, 86400])
+def test_a_clock_that_is_set(cache: Cache, moved_s: int) -> None:
+    """What goes after the clock was set back, or in the moment of the last look, is seen to be gone."""
+    keep(cache, PARTS[:20])
+    presence = Presence(layout(), cache)
+    gone = cache.path(cache_key(PARTS[0]))
+    before = gone.parent.stat().st_mtime_ns
+    presence.count()
+    here = presence.bytes
+    gone.unlink()
+    after = before + moved_s * 10**9
+    os.utime(gone.parent, ns=(after, after))
+    presence.count_again()
+    assert presence.bytes == here - PARTS[0].length
 
 
 def test_without_a_cache() -> None:

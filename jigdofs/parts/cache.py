@@ -147,9 +147,9 @@ class Cache:
         """Return those keys that have a file, without opening any: one directory listing per shard."""
         return self._files.present(keys)
 
-    def changed_ns(self) -> int:
-        """Return when files last came or went, in ns since 1970; blocks for a millisecond."""
-        return self._files.changed_ns()
+    def generation(self) -> int:
+        """Return a number that is another one when files came or went since; blocks for a millisecond."""
+        return self._files.generation()
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from jigdofs.parts.directories import OPEN_FILE, open_inside, opened
 from jigdofs.parts.used import UsedAt
 
 _KEY = re.compile(r"(md5|sha256|raw|doc|tree)-([0-9a-f]{32,64}(?:-[0-9]{1,9})?)", re.ASCII)
+
+_TICK_NS = 20_000_000  # of the clock that directories are marked by, at most: 1 to 10 ms
 
 
 def split(key: str) -> tuple[str, str, str]:
@@ -118,17 +121,21 @@ class ObjectFiles:
                 found.add(key)
         return found
 
-    def changed_ns(self) -> int:
-        """Return when a file last came or went, as the directories tell."""
-        latest = 0
+    def generation(self) -> int:
+        """Return a number that is another one when files came or went since, as the directories tell.
+
+        No latest time would do: that of a clock that was set back is not later. And a directory that changed
+        just now may change again without showing it.
+        """
+        seen, now, just_now = 0, time.time_ns(), False
         with contextlib.suppress(OSError):
             for kind in os.listdir(self.fd):
                 with contextlib.suppress(OSError), opened(self.fd, kind) as outer:
-                    latest = max(latest, os.fstat(outer).st_mtime_ns)
-                    for shard in os.listdir(outer):
-                        status = os.stat(shard, dir_fd=outer, follow_symlinks=False)
-                        latest = max(latest, status.st_mtime_ns)
-        return latest
+                    for shard in (".", *os.listdir(outer)):
+                        changed_ns = os.stat(shard, dir_fd=outer, follow_symlinks=False).st_mtime_ns
+                        seen ^= hash((kind, shard, changed_ns))
+                        just_now |= abs(now - changed_ns) < _TICK_NS
+        return hash((seen, now)) if just_now else seen
 
     def _listed(self, kind: str, shard: str) -> set[str]:
         with contextlib.suppress(OSError), opened(self.fd, kind) as outer, opened(outer, shard) as inner:

@@ -44,7 +44,7 @@ class Presence:
             bytearray()
         )  # by first extent: those that local files have, no look at the cache tells
         self._marking = threading.Lock()  # held for a few microseconds
-        self._seen_ns = -1  # how the cache was when it was looked at
+        self._seen = -1  # how the cache was when it was looked at
         self._blurred = False  # the picture's cells lack something
 
     @property
@@ -98,7 +98,7 @@ class Presence:
 
     def count_again(self) -> None:
         """Look at the cache if files came or went since the last look; blocks: that itself takes 1 ms."""
-        if self._blurred or (self._cache is not None and self._cache.changed_ns() != self._seen_ns):
+        if self._blurred or (self._cache is not None and self._cache.generation() != self._seen):
             self.count()
 
     def count(self) -> None:
@@ -106,7 +106,7 @@ class Presence:
 
         It is done by shards of the cache, so that no more than some hundred parts are objects at a time.
         """
-        seen_ns = -1 if self._cache is None else self._cache.changed_ns()
+        seen = -1 if self._cache is None else self._cache.generation()
         index = self._index or PartIndex(self._extents)
         cells = self._picture.cells if self._picture is not None else Cells(self._extents, index.numbers())
         fresh = Picture(self._extents, cells)
@@ -129,7 +129,7 @@ class Presence:
                     time.sleep(_PAUSE_S)
         with self._marking:
             self._picture, self._next = fresh, None
-        self._seen_ns = seen_ns
+        self._seen = seen
 
     def _mark(self, picture: Picture, index: PartIndex, firsts: Iterable[int]) -> None:
         """Note parts that were found, by their first extents; all their extents, however many."""
