@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import jigdofs
 from jigdofs.parts.shelf import looking_at
 from tests.kit.images import BuiltImage, roomy_iso
 from tests.kit.mounts import PROGRAM, Mounted
@@ -534,6 +536,31 @@ def test_root_acts_as_the_owner(public_dir: Path, iso_md5: BuiltImage, program: 
     (directory / "images").chmod(0o500)
     os.chown(directory / "images", 0, 0)
     assert cache.json("ls") == [], "that user may not look there any more"
+
+
+def test_root_alone_can_read_the_program(
+    tmp_path: Path, public_dir: Path, iso_md5: BuiltImage, program: Program
+) -> None:
+    """Where the program lies among root's files, all that the owner's rights do is loaded before."""
+    require_root()
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    shutil.copytree(Path(jigdofs.__file__).parent, private / "jigdofs")
+    published = iso_md5.with_servers(public_dir / "site", {"Debian": ["http://127.0.0.1:1/"]})
+    directory = public_dir / "cache"
+    directory.mkdir(mode=0o700)
+    shutil.chown(directory, "nobody")
+    for source, code in ((str(published.jigdo), 0), ("http://127.0.0.1:1/a.jigdo", 1)):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "jigdofs", "cache", "pin", source, "--cache-dir", directory],
+            env=os.environ | {"PYTHONPATH": str(private)},
+            cwd=public_dir,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, code), done
+    assert Verb(program, directory).images()[iso_md5.image.name]["pinned"]
 
 
 def test_a_directory_of_something_else(tmp_path: Path, cache: Verb, directory: Path) -> None:

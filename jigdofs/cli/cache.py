@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--no-cache leaves nothing to look at")
     from jigdofs.cli.cache_rights import act_as_owner
 
-    action = _action(arguments.action)  # what it imports its owner may not be able to read
+    action = _action(arguments)  # what it imports its owner may not be able to read
     act_as_owner(cache.directory)
     logs.to_stderr(logging.WARNING)
     return action(arguments, cache)
@@ -127,8 +127,9 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is for {', '.join(actions)} only")
 
 
-def _action(name: str) -> Callable[[argparse.Namespace, CacheOptions], int]:
+def _action(arguments: argparse.Namespace) -> Callable[[argparse.Namespace, CacheOptions], int]:
     """Return what does it; only what that needs is imported."""
+    name = arguments.action
     if name in ("ls", "du"):
         from jigdofs.cli import cache_views
 
@@ -136,6 +137,7 @@ def _action(name: str) -> Callable[[argparse.Namespace, CacheOptions], int]:
     if name in ("pin", "unpin"):
         from jigdofs.cli import cache_pins
 
+        cache_pins.import_for(arguments.images)
         return cache_pins.pin if name == "pin" else cache_pins.unpin
     from jigdofs.cli import cache_changes
 

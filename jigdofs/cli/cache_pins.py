@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from importlib import import_module
 
+import trio
+
+from jigdofs import __version__
 from jigdofs.cli.cache_images import Unknown, find, shown_name
 from jigdofs.cli.cache_opened import opened
 from jigdofs.config import CacheOptions, FetchOptions, InputOptions
@@ -13,6 +18,17 @@ from jigdofs.parts.holdings import pinned_bytes
 from jigdofs.parts.manifests import KnownImage
 from jigdofs.parts.shelf import looking_at
 from jigdofs.size_text import size_text
+from jigdofs.wiring.foundation import load_images
+from jigdofs.wiring.noted_images import note_image
+
+_IMPORTED_LATE = ("jigdofs.fetch.http", "encodings.idna")
+
+
+def import_for(names: Iterable[str]) -> None:
+    """Import what loading these takes, as long as we may read it."""
+    if any(map(urls.is_http, names)):
+        for module in _IMPORTED_LATE:
+            import_module(module)
 
 
 def pin(arguments: argparse.Namespace, options: CacheOptions) -> int:
@@ -74,11 +90,6 @@ def _is_jigdo(name: str) -> bool:
 
 def _loaded(source: str, options: CacheOptions) -> list[KnownImage]:
     """Load a .jigdo and have the cache know its image."""
-    import trio
-
-    from jigdofs import __version__
-    from jigdofs.wiring.foundation import load_images
-    from jigdofs.wiring.noted_images import note_image
 
     async def load() -> list[KnownImage]:
         inputs = InputOptions((source,), {}, "first")
