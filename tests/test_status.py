@@ -151,6 +151,24 @@ def test_picture(mounted: Mounted, iso_md5: BuiltImage, faulty_server: FaultySer
     assert "# here  + partly  > on its way  . missing" in text
 
 
+def test_image_larger_than_its_cache(iso_md5: BuiltImage, tmp_path: Path) -> None:
+    """What the daemon itself evicts is soon no more said to be here."""
+    built = iso_md5.with_servers(tmp_path / "in", {"Debian": [f"{iso_md5.pool}/"]})
+    cache = tmp_path / "cache"
+    options = ("--cache-dir", str(cache), "--cache-max-size", "100k", "--readahead", "0")
+    with Mounted(built.jigdo, tmp_path / "mnt", options) as mounted:
+        program, image = Program(tmp_path), mounted.mountpoint / "kit.iso"
+        most = max(one.offset for one in lonely(iso_md5))
+        assert read_direct(image, 0, most) == iso_md5.image.read_bytes()[:most]
+
+        def is_true() -> bool:
+            (shown,) = told(program, mounted.mountpoint)["images"]
+            kept = {path.name for path in (cache / "objects").glob("m*/*/*")}
+            return shown["parts_present"] == len(kept) < len(iso_md5.parts) and shown["state"] == "partial"
+
+        wait_until(is_true, "status tells what is in the cache", 20)
+
+
 def test_hits_and_failures(
     mounted: Mounted, iso_md5: BuiltImage, faulty_server: FaultyServer, tmp_path: Path
 ) -> None:

@@ -23,7 +23,8 @@ _EPILOG = """\
 The daemon is asked at a socket outside of the mount, and answers from memory: also while every mirror and
 every reader hangs. Without a mount point, all mounts that you may ask are asked.
 
-What was evicted, or fetched by others into the same cache, is counted within half a minute.
+What was evicted, or fetched by others into the same cache, is counted within seconds; for images of some
+100,000 parts that may be a minute.
 
 The row below an image is its picture, from its first byte to its last: # all parts of that stretch are here,
 + some are, > one is on its way, . none is. A read is a hit if it did not wait for a mirror.
