@@ -15,6 +15,9 @@ from jigdofs.parts.cache import Cache
 from jigdofs.parts.holdings import count, pinned_bytes
 from jigdofs.parts.manifest import Contents, Manifest, ManifestDamage, dump, pack, parse
 from jigdofs.parts.manifests import MOST_IMAGES, Manifests
+from jigdofs.parts.object_files import StoredFile
+from jigdofs.parts.rot import Inspector, Verdict
+from jigdofs.parts.shelf import looking_at
 from tests.test_cache import KIB, QUOTA, bytes_in, content, has, key_of, open_at, put, sum_of
 
 TEMPLATE = "ab" * 16
@@ -221,6 +224,26 @@ def test_no_lock(directory: Path, kind: str) -> None:
     assert [(image.pinned, image.in_use) for image in cache.manifests.all()] == [(True, True)]
     assert not cache.manifests.forget(TEMPLATE)
     cache.close()
+
+
+def test_inspecting_takes_some_at_a_time(cache: Cache, directory: Path) -> None:
+    """However many files there are, only some hundred of them wait for the threads."""
+    put(cache, content(1))
+    named = 0
+
+    def without_end(file: StoredFile) -> Iterator[StoredFile]:
+        nonlocal named
+        while named < 100_000:
+            named += 1
+            yield file
+
+    with looking_at(directory) as shelf:
+        assert shelf is not None
+        (file,) = shelf.files()
+        findings = Inspector(shelf, cache).inspect(without_end(file))
+        assert next(findings).verdict is Verdict.RIGHT
+        assert named < 1000
+        findings.close()
 
 
 def test_counting(cache: Cache) -> None:

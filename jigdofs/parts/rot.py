@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,8 @@ from jigdofs.parts.shelf import Shelf
 
 _READ_BYTES = 1 << 20
 _MOST_THREADS = 4
+_MOST_WAITING = 256
+"""Files that threads are at or will be next: each takes 1 KB, and there may be 200,000."""
 
 
 class Verdict(Enum):
@@ -76,7 +79,13 @@ class Inspector:
         """Yield a finding for each file, some at a time in threads."""
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
             try:
-                yield from threads.map(self._look, files)
+                waiting: deque[Future[Finding]] = deque()
+                for file in files:
+                    waiting.append(threads.submit(self._look, file))
+                    if len(waiting) == _MOST_WAITING:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
             finally:  # an interrupt: what is queued ends at once
                 self._stopped = True
                 threads.shutdown(cancel_futures=True)
