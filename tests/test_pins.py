@@ -243,7 +243,6 @@ def test_inspecting_takes_some_at_a_time(cache: Cache, directory: Path) -> None:
         findings = Inspector(shelf, cache).inspect(without_end(file))
         assert next(findings).verdict is Verdict.RIGHT
         assert named < 1000
-        findings.close()
 
 
 def test_counting(cache: Cache) -> None:

@@ -96,6 +96,22 @@ def test_evicted_and_fetched_by_others(cache: Cache) -> None:
     assert presence.bytes == here - PARTS[0].length + sum(part.length for part in PARTS[30:40])
 
 
+def test_fetched_and_not_kept(cache: Cache) -> None:
+    """What a full cache did not keep is here no longer than until the next look."""
+    keep(cache, PARTS[:20])
+    directories = [cache.directory / "objects", *(cache.directory / "objects").rglob("*")]
+    for path in directories:
+        os.utime(path, (1, 1))
+    presence = Presence(layout(), cache)
+    presence.count()
+    here, parts = presence.bytes, presence.parts_present
+    presence.add(PARTS[50], elsewhere=False)
+    presence.add(PARTS[51], elsewhere=True)
+    assert presence.bytes == here + PARTS[50].length + PARTS[51].length
+    presence.count_again()
+    assert (presence.bytes, presence.parts_present) == (here + PARTS[51].length, (parts or 0) + 1)
+
+
 @pytest.mark.parametrize("moved_s", [-86400, 0, 86400])
 def test_a_clock_that_is_set(cache: Cache, moved_s: int) -> None:
     """What goes after the clock was set back, or in the moment of the last look, is seen to be gone."""

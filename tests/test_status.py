@@ -164,7 +164,9 @@ def test_image_larger_than_its_cache(iso_md5: BuiltImage, tmp_path: Path) -> Non
         def is_true() -> bool:
             (shown,) = told(program, mounted.mountpoint)["images"]
             kept = {path.name for path in (cache / "objects").glob("m*/*/*")}
-            return shown["parts_present"] == len(kept) < len(iso_md5.parts) and shown["state"] == "partial"
+            return bool(
+                shown["parts_present"] == len(kept) < len(iso_md5.parts) and shown["state"] == "partial"
+            )
 
         wait_until(is_true, "status tells what is in the cache", 20)
 

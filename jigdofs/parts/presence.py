@@ -45,7 +45,7 @@ class Presence:
         )  # by first extent: those that local files have, no look at the cache tells
         self._marking = threading.Lock()  # held for a few microseconds
         self._seen = -1  # how the cache was when it was looked at
-        self._blurred = False  # the picture's cells lack something
+        self._blurred = False  # the picture's cells lack something, or it has what may not have been kept
 
     @property
     def bytes(self) -> int:
@@ -92,12 +92,14 @@ class Presence:
                 return
             if elsewhere:
                 self._elsewhere[run.first] = 1
+            elif self._cache is not None:
+                self._blurred = True  # a full cache does not keep it, and shows nothing of that
             for picture in (self._picture, self._next):
                 if picture is not None and not picture.add(run, part.length):
                     self._blurred = True
 
     def count_again(self) -> None:
-        """Look at the cache if files came or went since the last look; blocks: that itself takes 1 ms."""
+        """Look at the cache if files may have come or gone since the last look; blocks: for 1 ms if not."""
         if self._blurred or (self._cache is not None and self._cache.generation() != self._seen):
             self.count()
 
