@@ -12,6 +12,7 @@ from jigdofs.format.part import Part
 from jigdofs.format.template import MatchedFile, UnmatchedData
 from jigdofs.image.layout import Layout
 from jigdofs.parts.cache import Cache
+from jigdofs.parts.open_file import Fingerprint, OpenFile, OpenFiles
 from jigdofs.parts.presence import Presence, present_bytes
 from jigdofs.parts.store import cache_key
 
@@ -134,6 +135,25 @@ def test_without_a_cache() -> None:
     presence.count()
     presence.add(TWICE, elsewhere=False)
     assert presence.bytes == RAW + 2 * TWICE.length
+
+
+def test_open_files_alone(tmp_path: Path) -> None:
+    """Where nothing is kept, that is here which is open."""
+    opened = OpenFiles(3, 1 << 20)
+    presence = Presence(layout(), opened)
+    presence.count()
+    for part in PARTS[10:20]:
+        path = tmp_path / "part"
+        path.write_bytes(bytes(part.length))
+        fd = os.open(path, os.O_RDONLY)
+        opened.add(cache_key(part), OpenFile(fd, Fingerprint.of(fd)))
+        presence.add(part, elsewhere=False)
+    presence.count_again()
+    assert presence.bytes == RAW + sum(part.length for part in PARTS[17:20])
+    opened.limit(1, 1 << 20)
+    presence.count_again()
+    assert presence.bytes == RAW + PARTS[19].length
+    opened.close()
 
 
 def test_parts_that_begin_alike() -> None:

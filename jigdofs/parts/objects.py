@@ -79,6 +79,11 @@ class ObjectStore:
         self._waited_in_vain_at = -math.inf
         self._disk = trio.CapacityLimiter(16)
 
+    @property
+    def kept(self) -> Cache | OpenFiles:
+        """Tells which files are here: the cache, or without one those that are open."""
+        return self._open_files if self._cache is None else self._cache
+
     def peek(self, key: str, length: int) -> OpenFile | None:
         """Return the file if it is open, or can be opened without waiting; usable until the next await."""
         file = self._open_files.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -107,6 +108,7 @@ class OpenFiles:
         self._max_bytes = max_bytes
         self._files: dict[str, OpenFile] = {}
         self._bytes = 0
+        self._dropped = 0
 
     def __len__(self) -> int:
         return len(self._files)
@@ -144,7 +146,16 @@ class OpenFiles:
         file = self._files.pop(key, None)
         if file is not None:
             self._bytes -= file.size
+            self._dropped += 1
             file.discard()
+
+    def present(self, keys: Iterable[str]) -> set[str]:
+        """Return those keys whose files are open; any thread may ask."""
+        return {key for key in keys if key in self._files}
+
+    def generation(self) -> int:
+        """Return a number that is another one when files were dropped since."""
+        return self._dropped
 
     def close(self) -> None:
         """Stop keeping any file open."""

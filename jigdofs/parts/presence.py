@@ -8,9 +8,9 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from jigdofs.format.part import Part
-from jigdofs.parts.cache import Cache
 from jigdofs.parts.part_index import Extents, PartIndex
 from jigdofs.parts.picture import Cells, Picture
 from jigdofs.parts.store import cache_key
@@ -21,6 +21,16 @@ _PARTS_AT_ONCE = 1 << 14
 """Each takes some 600 bytes while it is looked for, and each time some hundred directories are listed."""
 
 
+class Kept(Protocol):
+    """Where parts are kept; all may be asked by any thread, and may block."""
+
+    def present(self, keys: Iterable[str]) -> set[str]:
+        """Return those keys that have a file."""
+
+    def generation(self) -> int:
+        """Return a number that is another one when files may have gone since."""
+
+
 class Presence:
     """Know what is present: by a look at the cache now and then, and by what is fetched in between.
 
@@ -29,10 +39,10 @@ class Presence:
 
     Args:
         extents: of the image.
-        cache: where its parts may be, or None.
+        cache: where its parts may be, if anywhere.
     """
 
-    def __init__(self, extents: Extents, cache: Cache | None) -> None:
+    def __init__(self, extents: Extents, cache: Kept | None) -> None:
         self._extents = extents
         self._cache = cache
         self._index: PartIndex | None = None  # until the first count

@@ -57,7 +57,7 @@ class ImageMaker:
 
     def from_parts(self, name: str, image: LoadedImage) -> Image:
         """Make an image that is put together from its template and parts."""
-        presence = Presence(image.layout, self.house.cache)
+        presence = Presence(image.layout, self.objects.kept)
         locator = Locator(image.description, self.inputs.mirrors, image.directory)
         store = PartStore(self.objects, self.acquirer, locator, presence.add, self.find)
         renew = partial(

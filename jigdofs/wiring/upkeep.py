@@ -67,7 +67,7 @@ async def _tend(
             await trio.to_thread.run_sync(image.presence.count)
     await _tell_if_all_is_here(images, complete)
     look_at = trio.current_time()
-    while cache is not None or recorder is not None:
+    while True:
         await trio.sleep(_FLUSH_INTERVAL_S)
         if cache is not None:
             await trio.to_thread.run_sync(cache.flush)
