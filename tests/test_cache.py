@@ -1245,6 +1245,31 @@ def test_remembered_files_that_lead_outside(
         assert watched.changed() == []
 
 
+def test_sessions_that_cannot_be_looked_at(directory: Path) -> None:
+    """Without a descriptor left nobody's session is taken for dead, and its grant for free."""
+    program = f"""if True:
+        import os, resource
+        from tests.test_cache import CacheError, Path, open_at
+        one, other = open_at(Path({str(directory)!r})), open_at(Path({str(directory)!r}))
+        one.reserve({QUOTA} - 1000)
+        used = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 5, used + 5))
+        held = []
+        try:
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            other.reserve({QUOTA} - 1000)
+        except CacheError:
+            print("held", flush=True)
+        os._exit(0)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "held\n"
+
+
 def test_too_few_descriptors() -> None:
     """A start that cannot succeed says in one line how many are needed."""
     program = "from jigdofs.wiring.foundation import allow_descriptors as a\nimport jigdofs.errors as e\n"

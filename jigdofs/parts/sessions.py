@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile("[0-9a-f]{16}")
 _FRESH = ".new"
 _JUST_MADE_S = 60.0
+_CANNOT_TELL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 FEW = 32
 """Up to so many noted files are brought to disk one by one at the end, more with their whole filesystem."""
 _REMEMBERED = 1000  # clean ends kept; files of older sessions are verified once more
@@ -118,13 +120,13 @@ class Sessions:
 
 
 def is_running(directory: int, session: str) -> bool:
-    """Tell whether the process of a session runs, given `sessions/`, open."""
+    """Tell whether the process of a session runs, or may run, given `sessions/`, open."""
     if not _NAME.fullmatch(session):
         return False
     try:
         fd = os.open(session, OPEN_FILE, dir_fd=directory)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _CANNOT_TELL
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
