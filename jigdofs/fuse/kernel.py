@@ -89,18 +89,20 @@ def is_unseen_outside(mountpoint: str, proc: Path = Path("/proc")) -> bool:
     """
     parent, device = b"", b""
     optional: dict[bytes, list[bytes]] = {}
-    for line in (proc / "self/mountinfo").read_bytes().splitlines():
+    for line in (proc / "self/mountinfo").read_bytes().split(b"\n"):  # carriage returns are not escaped
         fields = line.split(b" ")
+        if len(fields) < 7:
+            continue  # behind the last one
         optional[fields[0]] = fields[6 : fields.index(b"-", 6)]
         if unescape(fields[4]) == mountpoint:
             parent, device = fields[1:3]
     if not any(field.startswith(b"master:") for field in optional.get(parent, ())):
         return False
     try:
-        seen = (proc / "1/mountinfo").read_bytes().splitlines()
+        seen = (proc / "1/mountinfo").read_bytes().split(b"\n")
     except OSError:  # hidden, as by ProtectProc=
         return True
-    return not any(line.split(b" ")[2] == device for line in seen)
+    return not any(line.split(b" ")[2:3] == [device] for line in seen)
 
 
 def _write(path: Path, number: int) -> None:
