@@ -28,7 +28,7 @@ MOUNTINFO = (
 46 22 0:53 / /mnt/caf\303\251\377 ro - fuse.jigdofs x ro
 broken line
 """
-    + b"47 22 0:54 / /mnt/a\rb ro - fuse.jigdofs c\rd ro\n"
+    b"47 22 0:54 / /mnt/a\rb ro - fuse.jigdofs c\rd ro\n"
 )  # by the kernel, carriage returns are not escaped
 BACKING = {"loop0": "/mnt/our image/a.iso", "loop1": "/srv/other.iso", "loop2": "/mnt/cd/live/fs.squashfs"}
 
