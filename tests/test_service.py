@@ -238,6 +238,17 @@ def test_the_image_set_changes_meanwhile(unit: Unit) -> None:
         detach_everything(elsewhere)
 
 
+def test_noexec(unit: Unit) -> None:
+    """Nothing can be run in the mount when the image set says so."""
+    with unit.config.open("a") as file:
+        file.write('fuse-options = ["noexec"]\n')
+    with unit.daemon() as daemon:
+        assert unit.root("attach", daemon.pid).returncode == 0
+        assert os.statvfs(unit.mountpoint).f_flag & os.ST_NOEXEC
+        assert unit.content() == unit.image.sha256
+        assert unit.root("detach", daemon.pid).returncode == 0
+
+
 def test_two_services_at_one_place(unit: Unit) -> None:
     """The second one fails, and its end leaves alone what the first one shows."""
     second = Unit(unit.directory, unit.image, SERVICES / f"kit-{secrets.token_hex(6)}")

@@ -30,7 +30,7 @@ from jigdofs.sources.own_mounts import FSTYPE, MountLine
 _log = logging.getLogger(__name__)
 
 _FUSE_DEVICE = (10, 229)  # /dev/fuse, wherever it lies
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4  # mount(2)
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8  # mount(2)
 _ANSWER_S = 30.0
 _SILENT_S = 5.0
 _MOST_STACKED = 8
@@ -159,6 +159,7 @@ def _mount(service: Service, options: MountOptions, descriptor: int, source: str
         f"fd={descriptor},rootmode={stat.S_IFDIR:o},user_id={service.user},group_id={service.group}"
         ",default_permissions,allow_other"
     )
+    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | (_MS_NOEXEC if "noexec" in options.fuse else 0)
     libc = ctypes.CDLL(None, use_errno=True)
     place = _opened(options.mountpoint)
     try:
@@ -166,7 +167,7 @@ def _mount(service: Service, options: MountOptions, descriptor: int, source: str
             os.fsencode(source) or b"jigdofs",
             f"/proc/self/fd/{place}".encode(),
             FSTYPE.encode(),
-            ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV),
+            ctypes.c_ulong(flags),
             data.encode(),
         )
     finally:
