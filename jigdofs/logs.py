@@ -12,6 +12,7 @@ from jigdofs.errors import JigdofsError, Stopped, printable
 from jigdofs.troubles import RecentTroubles, Repeats, Trouble
 
 _ROOT = logging.getLogger("jigdofs")
+_LISTENERS = logging.getLogger("trio.serve_listeners")
 SYSLOG = "syslog"
 _SYSLOG_SOCKET = "/dev/log"
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -140,7 +141,17 @@ def to_background(target: str, level: int, where: str) -> None:
 
 def set_level(level: int) -> None:
     """Log from this level on, wherever that goes."""
-    _ROOT.setLevel(level)
+    for logger in (_ROOT, _LISTENERS):
+        logger.setLevel(level)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave away where in trio it happened: it says ten times a second that descriptors have run out."""
+    record.exc_info = None
+    return True
+
+
+_LISTENERS.addFilter(_without_traceback)
 
 
 def to_nowhere() -> None:
@@ -184,6 +195,7 @@ def _set(handler: logging.Handler, level: int, target: str) -> None:
     _where = target
     tell_repeats(all_of_it=True)
     handler.addFilter(Repeats(handler))
-    _ROOT.handlers[:] = [_recent, handler]
-    _ROOT.setLevel(level)
-    _ROOT.propagate = False
+    for logger in (_ROOT, _LISTENERS):
+        logger.handlers[:] = [_recent, handler]
+        logger.setLevel(level)
+        logger.propagate = False

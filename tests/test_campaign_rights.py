@@ -173,9 +173,10 @@ def test_who_sees_a_mount(tmp_path: Path, above: str, of_process_1: str | None, 
         (tmp_path / name).mkdir()
     lines = [
         f"5 1 8:1 / / rw {above} - ext4 /dev/x rw",
+        "7 5 0:51 / /of\rothers rw - fuse.sshfs x\ry rw",  # the kernel does not escape carriage returns
         "6 5 0:50 / /a\\040b rw shared:9 - fuse.jigdofs x rw",
     ]
-    (tmp_path / "self/mountinfo").write_text("\n".join(lines).replace("  ", " "))
+    (tmp_path / "self/mountinfo").write_bytes("\n".join([*lines, ""]).replace("  ", " ").encode())
     if of_process_1 is not None:
         (tmp_path / "1/mountinfo").write_text(of_process_1)
     assert is_unseen_outside("/a b", tmp_path) is unseen

@@ -166,10 +166,10 @@ def test_settings_for_all_images(program: Program, config: Path, iso_md5: BuiltI
 def test_what_a_setting_names_is_missing(program: Program, config: Path, tmp_path: Path) -> None:
     """The message tells who named it."""
     config.write_text(f"scan = '{tmp_path}/old.iso'\n")
-    problem = program.fails("mount", "x.jigdo", tmp_path, code=3)
+    problem = program.fails("mount", "x.jigdo", tmp_path / "mnt", code=3)
     assert problem == f"jigdofs: {config}:1: scan {tmp_path}/old.iso: there is no such file or directory"
     config.write_text("mirror.Debian = 'pool'\n")
-    problem = program.fails("mount", "x.jigdo", tmp_path, code=3)
+    problem = program.fails("mount", "x.jigdo", tmp_path / "mnt", code=3)
     assert problem == f"jigdofs: {config}:1: mirror Debian={config.parent}/pool: is no directory"
-    problem = program.fails("mount", "x.jigdo", tmp_path, f"--mirror=A={tmp_path}/b", code=3)
+    problem = program.fails("mount", "x.jigdo", tmp_path / "mnt", f"--mirror=A={tmp_path}/b", code=3)
     assert problem == f"jigdofs: --mirror A={tmp_path}/b: is no directory"

@@ -28,10 +28,11 @@ class Clock:
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Leave the one log of the process as it was."""
-    root = logging.getLogger("jigdofs")
-    before = (root.handlers[:], root.level, root.propagate)
+    loggers = [logging.getLogger(name) for name in ("jigdofs", "trio.serve_listeners")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
-    root.handlers[:], root.level, root.propagate = before
+    for logger, kept in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.level, logger.propagate = kept
 
 
 class Log:
@@ -48,6 +49,19 @@ class Log:
     @property
     def lines(self) -> list[str]:
         return self.stream.getvalue().splitlines()
+
+
+@pytest.mark.usefixtures("restored")
+def test_out_of_descriptors(capsys: pytest.CaptureFixture[str]) -> None:
+    """What trio says of a listener that cannot accept is one line of ours, however often it says it."""
+    logs.to_stderr(logging.WARNING)
+    for _ in range(100):
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            logging.getLogger("trio.serve_listeners").exception("accept returned %s", "EMFILE")
+    assert capsys.readouterr().err == "ERROR trio.serve_listeners: accept returned EMFILE\n"
+    assert logs.troubles()[0].times == 100
 
 
 def test_flood() -> None:

@@ -1,8 +1,11 @@
 """Metrics for Prometheus: what they say, and what clients may do to who gives them away."""
 
+import contextlib
 import os
+import resource
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +164,24 @@ def test_clients_that_say_nothing(asked: tuple[Mounted, Path]) -> None:
     request = b"GET /metrics HTTP/1.1\r\n\r\n"
     wait_until(lambda: talk(path, request)[0].startswith(b"HTTP/1.1 200 "), "there is room again")
     assert os.listdir(mounted.mountpoint) == ["kit.iso"]
+
+
+def test_more_connections_than_descriptors(asked: tuple[Mounted, Path], iso_md5: BuiltImage) -> None:
+    """Whoever connects again and again takes no descriptor that a reader needs."""
+    mounted, path = asked
+    hard = resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (120, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 20, 0))
+            one.connect(os.fspath(path))  # blocks: others may wait there, as many as may
+        one.settimeout(20)
+        assert len(os.listdir(f"/proc/{mounted.process.pid}/fd")) < 110
+        part = lonely(iso_md5)[0]
+        data = read_direct(mounted.mountpoint / "kit.iso", part.offset, part.length)
+        assert data == iso_md5.image.read_bytes()[part.offset : part.offset + part.length]
+        assert one.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
 def test_address(published: BuiltImage, tmp_path: Path) -> None:

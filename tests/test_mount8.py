@@ -89,6 +89,17 @@ def test_mount(image: BuiltImage, tmp_path: Path, kind: str) -> None:
     assert told[3:] == ["ro,nosuid,nodev", "0100%", "0", "gone"]
 
 
+def test_noexec(image: BuiltImage, tmp_path: Path) -> None:
+    """Nothing can be run in the mount when that is asked for, as `user' in fstab does, too."""
+    line = f"{image.jigdo} {tmp_path}/mnt jigdofs user,no_cache 0 0\n"
+    told = System(tmp_path, fstab=line).run(
+        f"for o in noexec noexec,exec; do mount -t jigdofs {image.jigdo} mnt -o no_cache,$o;"
+        f"findmnt -no OPTIONS mnt | cut -d, -f 1-4; umount mnt; done; mount {tmp_path}/mnt;"
+        "findmnt -no OPTIONS mnt | cut -d, -f 1-4; umount mnt"
+    )
+    assert told == ["ro,nosuid,nodev,noexec", "ro,nosuid,nodev,relatime", "ro,nosuid,nodev,noexec"]
+
+
 def test_without_the_helper_of_fuse(image: BuiltImage, tmp_path: Path) -> None:
     """For the type fuse.jigdofs, mount.fuse3 runs `jigdofs SRC DIR -o OPTIONS`."""
     told = System(tmp_path, helpers=("mount.jigdofs",)).run(

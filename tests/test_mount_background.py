@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from jigdofs import logs
+from jigdofs.cli import options as cli_options
+from jigdofs.cli.mount import daemon_options
 from jigdofs.control import place
+from jigdofs.errors import UsageError
 from tests.kit.faulty_server import FaultyServer
 from tests.kit.images import BuiltImage
 from tests.kit.installer import (
@@ -161,3 +165,16 @@ def test_options_that_make_no_sense(scene: InstallerScene) -> None:
         scene.read(PACKAGES[0])
         assert "no cache" in scene.program.fails("prefetch", scene.point, "--all", code=3)
     assert scene.listed(path) == [PACKAGES[0]]
+
+
+def test_default_places_below_the_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever mounts at HOME is told what lies there: the daemon would wait for itself."""
+    monkeypatch.setattr(logs, "_SYSLOG_SOCKET", "/nowhere")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
+    monkeypatch.setattr(cli_options, "default_cache_dir", lambda: tmp_path / "home" / "cache")
+    mount = ["x.jigdo", str(tmp_path / "home")]
+    with pytest.raises(UsageError, match=r"--log-file .*/mount\.log lies below the mount point"):
+        daemon_options([*mount, "--no-cache"])
+    with pytest.raises(UsageError, match=r"--cache-dir .*/cache lies below the mount point"):
+        daemon_options([*mount, "--foreground"])
+    assert daemon_options([*mount, "--foreground", "--no-cache"]).cache is None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from jigdofs.config import MountOptions
 from jigdofs.control import client, place
 from jigdofs.demo import DemoImage, build
 from jigdofs.errors import MountError
-from jigdofs.fuse import attach
-from jigdofs.fuse.mountpoint import mount_at
+from jigdofs.fuse import attach, attachment, kernel
+from jigdofs.fuse.mountpoint import mount_at, within
 from tests.kit.mounts import detach_everything, mounted_at
 from tests.kit.notify_socket import NotifySocket
 from tests.kit.requirements import as_user, require_fuse, require_root, tool
@@ -134,6 +135,7 @@ def unit(public_dir: Path) -> Iterator[Unit]:
         yield unit
     finally:
         detach_everything(unit.mountpoint)
+        attachment.forget(attachment.note_of(str(runtime)))
         shutil.rmtree(runtime)
         subprocess.run([tool("umount"), "--lazy", str(public_dir)], check=True)
 
@@ -206,6 +208,114 @@ def test_killed_and_started_again(unit: Unit) -> None:
         assert daemon.wait(10) == 0
 
 
+def test_the_image_set_changes_meanwhile(unit: Unit) -> None:
+    """What was mounted is taken away whatever the image set says by then, and if it is gone or broken."""
+    elsewhere = unit.directory / "elsewhere"
+    for change in (
+        lambda: unit.write_config(elsewhere),
+        unit.config.unlink,
+        lambda: unit.config.write_text("mountpoint = "),
+    ):
+        with unit.daemon() as daemon:
+            assert unit.root("attach", daemon.pid).returncode == 0
+            change()
+            done = unit.root("detach", daemon.pid)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert not mounted_at(unit.mountpoint)
+            assert daemon.wait(10) == 0
+        unit.write_config()
+    with unit.daemon() as daemon:
+        assert unit.root("attach", daemon.pid).returncode == 0
+        daemon.kill()
+    unit.write_config(elsewhere)
+    try:
+        with unit.daemon() as daemon:
+            done = unit.root("attach", daemon.pid)  # the end of the unit was left out
+            assert (done.returncode, done.stderr) == (0, "")
+            assert (mounted_at(unit.mountpoint), mounted_at(elsewhere)) == (False, True)
+            assert unit.root("detach", daemon.pid).returncode == 0
+    finally:
+        detach_everything(elsewhere)
+
+
+def test_noexec(unit: Unit) -> None:
+    """Nothing can be run in the mount when the image set says so."""
+    with unit.config.open("a") as file:
+        file.write('fuse-options = ["noexec"]\n')
+    with unit.daemon() as daemon:
+        assert unit.root("attach", daemon.pid).returncode == 0
+        assert os.statvfs(unit.mountpoint).f_flag & os.ST_NOEXEC
+        assert unit.content() == unit.image.sha256
+        assert unit.root("detach", daemon.pid).returncode == 0
+
+
+def test_two_services_at_one_place(unit: Unit) -> None:
+    """The second one fails, and its end leaves alone what the first one shows."""
+    second = Unit(unit.directory, unit.image, SERVICES / f"kit-{secrets.token_hex(6)}")
+    second.runtime.mkdir(0o700)
+    os.chown(second.runtime, UID, GID)
+    try:
+        with unit.daemon() as daemon:
+            assert unit.root("attach", daemon.pid).returncode == 0
+            with second.daemon() as other:
+                done = second.root("attach", other.pid)
+                assert (done.returncode, "mounted there already" in done.stderr) == (4, True), done
+                assert second.root("detach", other.pid).returncode == 0
+            assert unit.content() == unit.image.sha256
+            assert unit.root("attach", daemon.pid).returncode == 4, "nor is anything mounted twice"
+            assert unit.content() == unit.image.sha256
+            assert unit.root("detach", daemon.pid).returncode == 0
+            assert daemon.wait(10) == 0
+    finally:
+        shutil.rmtree(second.runtime)
+
+
+def test_a_note_of_somebody_else(unit: Unit) -> None:
+    """What another user, or a link, says is no note."""
+    note = attachment.note_of(str(unit.runtime))
+    note.symlink_to("/etc/passwd")
+    with pytest.raises(MountError):
+        attachment.noted(note)
+    note.unlink()
+    note.write_bytes(b"/")
+    os.chown(note, UID, GID)
+    with pytest.raises(MountError, match="not written by root"):
+        attachment.noted(note)
+    with pytest.raises(MountError, match="only root can write"):
+        attachment.note(unit.runtime / "x.mount", "/")
+    assert os.listdir(unit.runtime) == []
+
+
+def test_a_link_in_the_place_of_the_mount_point(unit: Unit) -> None:
+    """Nothing is mounted where a link leads that was put there after the mount point was looked at."""
+    (unit.directory / "target" / "mnt").mkdir(parents=True)
+    unit.mountpoint.parent.symlink_to("target")
+    descriptor = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        for link in (unit.mountpoint, unit.mountpoint.parent):
+            with pytest.raises(MountError, match="Not a directory"):
+                attach._mount(attach.Service(UID, GID), MountOptions(link), descriptor, "x")
+    finally:
+        os.close(descriptor)
+    assert not mounted_at(unit.directory / "target" / "mnt")
+    assert not mounted_at(unit.directory / "target")
+
+
+def test_a_descriptor_of_what_never_answers(unit: Unit) -> None:
+    """What a descriptor is can be told without asking the file system it may be of."""
+    unit.mountpoint.mkdir(parents=True)
+    descriptor = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        attach._mount(attach.Service(UID, GID), MountOptions(unit.mountpoint), descriptor, "silent")
+        inside = os.open(unit.mountpoint, os.O_PATH)
+        assert within(10, lambda: kernel.is_device(inside, (10, 229))) is False
+        assert kernel.is_device(descriptor, (10, 229))
+        assert not kernel.is_device(descriptor, (10, 228))
+        os.close(inside)
+    finally:
+        os.close(descriptor)
+
+
 def test_detached_in_use(unit: Unit) -> None:
     """What is read is detached all the same, and said; its reader goes on until the daemon is told to end."""
     with unit.daemon() as daemon:
@@ -273,7 +383,7 @@ def test_usage(unit: Unit) -> None:
 
 
 LIAR = """
-    import array, os, socket, sys
+    import array, os, socket, struct, sys
     path, how = sys.argv[1:]
     bound = socket.socket(socket.AF_UNIX)
     bound.bind(path)
@@ -292,8 +402,13 @@ LIAR = """
             text = b"{}" if how == "nonsense" else b'{"event": "hand-over", "complete": false}'
             stream.sendmsg([text + b"\\n"], rights)
             held.append(opened)
-        elif b"mounted" in request and how == "idle":
+        elif b"mounted" in request and how in ("idle", "begins"):
             stream.sendall(b'{"event": "end"}\\n')
+            while how == "begins":  # answers the kernel's first question, takes the others, and says nothing
+                asked = os.read(opened[0], 1 << 20)
+                if struct.unpack_from("I", asked, 4)[0] == 26:
+                    head = struct.pack("IiQ", 80, 0, *struct.unpack_from("Q", asked, 8))
+                    os.write(opened[0], head + struct.pack("4I2H2I36x", 7, 31, 0, 0, 0, 0, 4096, 1))
         elif b"mounted" in request and how == "refuses":
             stream.sendall(b'{"event": "error", "message": "no", "exit_code": 1}\\n')
 """
@@ -325,6 +440,7 @@ def liar(unit: Unit, how: str, user: str = USER) -> Iterator[subprocess.Popen[st
         ("silent", "does not answer"),
         ("hangs", "does not answer"),
         ("idle", "does not answer"),
+        ("begins", "does not answer"),
         ("refuses", "no"),
     ],
 )
@@ -334,11 +450,13 @@ def test_a_daemon_that_lies(unit: Unit, how: str, message: str, monkeypatch: pyt
     monkeypatch.setattr(attach, "_ANSWER_S", 0.3)
     with liar(unit, how) as process:
         before = set(os.listdir("/proc/self/fd"))
+        threads = threading.active_count()
         service = attach.Service(UID, GID, process.pid)
         with pytest.raises(MountError, match=message):
             attach.attach(service, MountOptions(unit.mountpoint), "liar")
         assert not mounted_at(unit.mountpoint)
         wait_until(lambda: set(os.listdir("/proc/self/fd")) <= before, "no descriptor is kept", 5)
+        wait_until(lambda: threading.active_count() == threads, "no question waits any more", 5)
 
 
 def test_somebody_else_answers(unit: Unit) -> None:

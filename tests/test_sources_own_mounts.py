@@ -16,7 +16,8 @@ from tests.kit.images import BuiltImage
 from tests.kit.mounts import Mounted
 from tests.kit.requirements import require_fuse, require_root, tool
 
-MOUNTINFO = rb"""22 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
+MOUNTINFO = (
+    rb"""22 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
 23 22 0:21 / /proc rw,nosuid - proc proc rw
 40 22 0:50 / /mnt/our\040image ro,nosuid - fuse.jigdofs /srv/a\134b.jigdo ro,user_id=0
 41 22 0:51 / /srv/file.iso ro - fuse.jigdofs file.jigdo ro
@@ -27,15 +28,18 @@ MOUNTINFO = rb"""22 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
 46 22 0:53 / /mnt/caf\303\251\377 ro - fuse.jigdofs x ro
 broken line
 """
+    b"47 22 0:54 / /mnt/a\rb ro - fuse.jigdofs c\rd ro\n"
+)  # by the kernel, carriage returns are not escaped
 BACKING = {"loop0": "/mnt/our image/a.iso", "loop1": "/srv/other.iso", "loop2": "/mnt/cd/live/fs.squashfs"}
 
 
 def test_mountinfo_is_read_with_its_escapes() -> None:
     """Blanks, backslashes and bytes that are no UTF-8 come out as they are; a broken line is passed over."""
     lines = parse_mountinfo(MOUNTINFO)
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert lines[2] == MountLine("/mnt/our image", FSTYPE, "/srv/a\\b.jigdo", "ro,user_id=0")
-    assert lines[-1].mountpoint == os.fsdecode(b"/mnt/caf\xc3\xa9\xff")
+    assert lines[-2].mountpoint == os.fsdecode(b"/mnt/caf\xc3\xa9\xff")
+    assert lines[-1] == MountLine("/mnt/a\rb", FSTYPE, "c\rd", "ro")
 
 
 def test_ours_are_the_mounts_and_what_is_loop_mounted_from_them() -> None:

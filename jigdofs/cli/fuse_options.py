@@ -9,18 +9,19 @@ from jigdofs.errors import MountError, UsageError
 
 # said to every filesystem by mount(8), fstab(5) and systemd.mount(5); true of us anyway, or not for us
 _IGNORED = frozenset(
-    "ro auto noauto user nouser users owner group nofail _netdev defaults dev nodev suid nosuid exec noexec"
+    "ro auto noauto user nouser users owner group nofail _netdev defaults dev nodev suid nosuid exec"
     " atime noatime diratime nodiratime relatime norelatime strictatime lazytime nolazytime sync async"
     " dirsync mand nomand iversion noiversion silent loud nosymfollow".split()
 )
 _IGNORED_VALUES = ("comment", "uhelper", "helper", "user")
-_PASSED = frozenset("allow_root default_permissions fsname subtype auto_unmount".split())
+_PASSED = frozenset("allow_root default_permissions fsname subtype auto_unmount noexec".split())
 _FLAGS = frozenset("allow-other contents no-cache".split())
 _VALUES = frozenset(
     "uid gid umask mirror uri image scan cache-dir cache-max-size cache-min-free connections connect-timeout"
     " stall-timeout min-speed read-timeout readahead log-file max-background read-ahead-kb prefetch"
     " prefetch-list record bwlimit config metrics".split()
 )
+_EXEC = "exec"
 _MAX_SHOWN = 40  # of what is no option, and compared with what is
 
 
@@ -63,7 +64,7 @@ def translate(texts: Iterable[str], *, by_mount: bool = False, sloppy: bool = Fa
             continue
         if key == "rw":
             raise UsageError("-o rw: an image cannot be written to; put overlayfs on top of the mount")
-        if key in _PASSED:
+        if key in _PASSED or key == _EXEC:
             fuse.append(option)
         elif name in _FLAGS and not equals:
             arguments.append(f"--{name}")
@@ -77,11 +78,24 @@ def translate(texts: Iterable[str], *, by_mount: bool = False, sloppy: bool = Fa
             shown = key[:_MAX_SHOWN]
             near = difflib.get_close_matches(name[:_MAX_SHOWN], sorted(_FLAGS | _VALUES), n=1)
             raise UsageError(f"-o {shown}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
-    return Translated(tuple(arguments), tuple(fuse))
+    return Translated(tuple(arguments), _last_wins(fuse))
+
+
+def _last_wins(fuse: list[str]) -> tuple[str, ...]:
+    """Leave `noexec` out where `exec` follows it, and that one in any case: it is what holds."""
+    while _EXEC in fuse:
+        at = fuse.index(_EXEC)
+        fuse = [option for option in fuse[:at] if option != "noexec"] + fuse[at + 1 :]
+    return tuple(fuse)
 
 
 def _means_nothing(key: str) -> bool:
-    return not key or key in _IGNORED or key in _IGNORED_VALUES or key.startswith(("x-", "X-"))
+    return (
+        not key
+        or (key in _IGNORED and key != _EXEC)
+        or key in _IGNORED_VALUES
+        or key.startswith(("x-", "X-"))
+    )
 
 
 def _separate(text: str) -> list[str]:

@@ -227,10 +227,12 @@ def _are_named(arguments: argparse.Namespace) -> bool:
 
 
 def _own_paths(arguments: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
-    """Return what is read or written while the mount exists."""
+    """Return what is read or written while the mount exists, and would wait for the mount itself."""
+    foreground = arguments.foreground or arguments.hand_over
+    log = logs.default_target() if not arguments.log_file and not foreground else arguments.log_file
     return [
-        ("--log-file", arguments.log_file),
-        ("--cache-dir", arguments.cache_dir),
+        ("--log-file", log if log != logs.SYSLOG else None),
+        ("--cache-dir", None if arguments.no_cache else arguments.cache_dir or options.default_cache_dir()),
         ("--record", arguments.record),
     ]
 

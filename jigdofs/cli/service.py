@@ -10,13 +10,14 @@ from contextlib import suppress
 from jigdofs import logs
 from jigdofs.cli.parser import Parser
 from jigdofs.errors import EXIT_OK, MountError, UsageError
-from jigdofs.fuse import attach
+from jigdofs.fuse import attach, attachment
 
 _EPILOG = """\
 The unit jigdofs@.service calls this; it is of no use elsewhere. Its daemon has no rights, and a mount
 namespace of its own: `jigdofs mount --hand-over' loads the images, opens /dev/fuse and waits. `attach'
 takes that descriptor, mounts where all can see it, and returns when the image can be read. `detach' takes
-the mount away again: also a dead one, lazily what is in use, and what was mounted from it by a loop device.
+that mount away again, whatever the image set says by then: also a dead one, lazily what is in use, and what
+was mounted from it by a loop device.
 
 environment: RUNTIME_DIRECTORY, whose owner is the user of the daemon (its control socket lies there), and
 MAINPID, the daemon; the service manager sets both.
@@ -38,8 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     logs.to_user(logging.WARNING)
     os.umask(0o022)  # the unit's own is tighter, and a mount point is for all
-    options = daemon_options(["--config", arguments.config])
     service = _service()
+    if arguments.action == "detach" and service.note is not None:
+        attach.detach(service)  # whatever the image set says by now
+        return EXIT_OK
+    options = daemon_options(["--config", arguments.config])
     if arguments.action == "attach":
         if os.geteuid():
             raise UsageError("only root can mount for others; a user's own unit mounts by itself")
@@ -60,7 +64,8 @@ def _service() -> attach.Service:
         status = os.stat(directory)
     except OSError as error:
         raise MountError(f"{directory}: {error.strerror}") from error
-    return attach.Service(status.st_uid, status.st_gid, _pid())
+    note = None if os.geteuid() else attachment.note_of(directory)
+    return attach.Service(status.st_uid, status.st_gid, _pid(), note)
 
 
 def _pid() -> int | None:

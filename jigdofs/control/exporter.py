@@ -163,7 +163,7 @@ class Listening:
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         if self._clients > MAX_CLIENTS:
-            await _send(stream, "503 Service Unavailable", b"too many clients\n")
+            _turn_away(stream)
             return
         head = await _head(stream)
         if head is None:
@@ -201,17 +201,31 @@ async def _head(stream: trio.SocketStream) -> tuple[bytes, bytes] | None:
     return None
 
 
-async def _send(
-    stream: trio.SocketStream, status: str, body: bytes, kind: str = "text/plain", *, head: bool = False
-) -> None:
+def _answer(status: str, body: bytes, kind: str = "text/plain", *, head: bool = False) -> bytes:
     lines = [
         f"HTTP/1.1 {status}",
         f"Content-Type: {kind}",
         f"Content-Length: {len(body)}",
         "Connection: close",
     ]
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if head else body)
+
+
+def _turn_away(stream: trio.SocketStream) -> None:
+    """Say that there are too many, without waiting for anything: each has a descriptor that reads need."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(stream.socket.fileno())) as raw:
+        raw.send(_answer("503 Service Unavailable", b"too many clients\n"), socket.MSG_DONTWAIT)
+        raw.shutdown(socket.SHUT_WR)
+        raw.recv(
+            MAX_REQUEST_BYTES, socket.MSG_DONTWAIT
+        )  # what is not read breaks the connection, and the answer with it
+
+
+async def _send(
+    stream: trio.SocketStream, status: str, body: bytes, kind: str = "text/plain", *, head: bool = False
+) -> None:
     with trio.move_on_after(_SEND_S):
-        await stream.send_all("\r\n".join([*lines, "", ""]).encode() + (b"" if head else body))
+        await stream.send_all(_answer(status, body, kind, head=head))
         await stream.send_eof()
         # what was sent and not read would break the connection, and the answer with it
         with contextlib.suppress(trio.BrokenResourceError):

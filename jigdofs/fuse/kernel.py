@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import select
+import stat
 from pathlib import Path
 
 from jigdofs.errors import MountError
@@ -22,6 +24,7 @@ mount -t fusectl none /sys/fs/fuse/connections &&
 echo "$1" >"$0/max_background" &&
 echo "$2" >"$0/congestion_threshold"
 """
+_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_TYPE = 0x1000, 0x4000, 1
 _SHARE_OF_TIMEOUT = 0.7  # the kernel's timer is coarse: it was seen to fire late, never early
 
 
@@ -51,6 +54,32 @@ def is_gone(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)  # errors are told unasked
     return bool(poll.poll(0))
+
+
+def is_device(descriptor: int, device: tuple[int, int]) -> bool:
+    """Tell whether an open file is a character device with these numbers, from the kernel's memory.
+
+    Whoever sent the descriptor may have opened the file in a mount that never answers, or can be made not to:
+    fstat(2) would wait for it, and could not even be killed. statx(2) need not ask.
+    """
+    told = _Statx()
+    found = ctypes.CDLL(None, use_errno=True).statx(
+        descriptor, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE, ctypes.byref(told)
+    )
+    return found == 0 and stat.S_ISCHR(told.mode) and (told.rdev_major, told.rdev_minor) == device
+
+
+class _Statx(ctypes.Structure):
+    """What statx(2) fills in, as far as it is of use here; 256 bytes."""
+
+    _fields_ = (
+        ("before", ctypes.c_uint32 * 7),
+        ("mode", ctypes.c_uint16),
+        ("between", ctypes.c_uint16 * 49),
+        ("rdev_major", ctypes.c_uint32),
+        ("rdev_minor", ctypes.c_uint32),
+        ("rest", ctypes.c_uint32 * 30),
+    )
 
 
 def tune(device: int, *, max_background: int, read_ahead_kb: int) -> None:
@@ -89,18 +118,20 @@ def is_unseen_outside(mountpoint: str, proc: Path = Path("/proc")) -> bool:
     """
     parent, device = b"", b""
     optional: dict[bytes, list[bytes]] = {}
-    for line in (proc / "self/mountinfo").read_bytes().splitlines():
+    for line in (proc / "self/mountinfo").read_bytes().split(b"\n"):  # carriage returns are not escaped
         fields = line.split(b" ")
+        if len(fields) < 7:
+            continue  # behind the last one
         optional[fields[0]] = fields[6 : fields.index(b"-", 6)]
         if unescape(fields[4]) == mountpoint:
             parent, device = fields[1:3]
     if not any(field.startswith(b"master:") for field in optional.get(parent, ())):
         return False
     try:
-        seen = (proc / "1/mountinfo").read_bytes().splitlines()
+        seen = (proc / "1/mountinfo").read_bytes().split(b"\n")
     except OSError:  # hidden, as by ProtectProc=
         return True
-    return not any(line.split(b" ")[2] == device for line in seen)
+    return not any(line.split(b" ")[2:3] == [device] for line in seen)
 
 
 def _write(path: Path, number: int) -> None:

@@ -132,11 +132,19 @@ def _dies(path: Path) -> bool:
     return is_dead(path)
 
 
-def unmount(path: str | os.PathLike[str], *, lazy: bool = False) -> None:
-    """Unmount a FUSE mount as root or as its owner; raise `MountError` that names who holds it."""
+def unmount(path: str | os.PathLike[str], *, lazy: bool = False, abort: bool = False) -> None:
+    """Unmount a FUSE mount as root or as its owner; raise `MountError` that names who holds it.
+
+    Args:
+        path: where it is.
+        lazy: also while it is in use.
+        abort: have all fail that its daemon was asked and has not answered: who waits for that cannot even be
+            killed. Root only.
+    """
     text = resolve(path)
     if os.geteuid() == 0:
-        done = run("umount", "--no-canonicalize", "--internal-only", *(["--lazy"] if lazy else []), text)
+        how = [*(["--lazy"] if lazy else []), *(["--force"] if abort else [])]
+        done = run("umount", "--no-canonicalize", "--internal-only", *how, text)
     else:
         done = run("fusermount3", "-u", *(["-z"] if lazy else []), "--", text)
     if done.returncode == 0 or mount_at(text) is None:

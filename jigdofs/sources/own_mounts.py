@@ -44,7 +44,7 @@ class MountLine(NamedTuple):
 def parse_mountinfo(text: bytes) -> list[MountLine]:
     """Read mountinfo; the mounts come in the order in which they were made."""
     found = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # a carriage return, which `splitlines` ends a line at, is not escaped
         left, _, right = line.partition(b" - ")
         fields, rest = left.split(b" "), right.split(b" ")
         if len(fields) >= 5 and len(rest) >= 2:

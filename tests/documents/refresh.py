@@ -23,6 +23,7 @@ _OF_FUSE = {
     "default_permissions": "have the kernel check modes and owners",
     "fsname": "what findmnt and df show as the source (default: SRC)",
     "subtype": "what follows fuse. in the type (default: jigdofs)",
+    "noexec": "let nothing be run in it; `user' in fstab asks for that, too",
     "auto_unmount": "have fusermount3 unmount when the daemon dies; only together with allow_other",
 }
 _FOLLOWERS = ("mount", "serve", "download", "info", "cache")
