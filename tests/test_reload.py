@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,30 @@ def test_a_better_mirror(built: BuiltImage, faulty_server: FaultyServer, tmp_pat
             assert got == built.image.read_bytes()[part.offset : part.end]
         assert image.read_bytes() == built.image.read_bytes()
         assert mount_id(mountpoint) == before
+
+
+def test_while_it_starts(built: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) -> None:
+    """A signal that comes while a template is fetched ends nothing; settings are read again later."""
+    write(tmp_path / "jigdofs.toml", mirror(faulty_server.url("/pool/")))
+    jigdo, template = f"/{built.jigdo.name}", f"/{built.template.name}"
+    described = {jigdo: built.jigdo.read_bytes(), template: built.template.read_bytes()}
+    faulty_server.files = pool_files(built) | described
+    faulty_server.script(template, Stall())
+    options = ("--config", str(tmp_path / "jigdofs.toml"), "--cache-dir", str(tmp_path / "cache"))
+    program = (tool("setsid"), *PROGRAM)
+    mounted = Mounted(faulty_server.url(jigdo), tmp_path / "mnt", options, program=program)
+
+    def hang_up() -> None:
+        faulty_server.wait_stalled()
+        mounted.process.send_signal(signal.SIGHUP)
+        faulty_server.release()
+
+    hanging_up = threading.Thread(target=hang_up)
+    hanging_up.start()
+    with mounted:
+        hanging_up.join()
+        mounted.wait_for_log("settings read again; nothing changed")
+        assert (mounted.mountpoint / built.image.name).read_bytes() == built.image.read_bytes()
 
 
 def test_errors_change_nothing(built: BuiltImage, faulty_server: FaultyServer, tmp_path: Path) -> None:

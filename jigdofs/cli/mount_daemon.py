@@ -66,15 +66,13 @@ async def _serve(options: DaemonOptions, ready: Ready, notifier: Notifier) -> No
     from jigdofs.control.status import telling
     from jigdofs.control.xattrs import xattrs
     from jigdofs.fuse import kernel
-    from jigdofs.fuse.mountpoint import prepare
+    from jigdofs.fuse.hangup import Hangup
     from jigdofs.prefetch.from_the_start import fill_from_the_start, initial_request
     from jigdofs.wiring.images import open_images
 
     mountpoint = options.mount.mountpoint
-    # before anything is fetched for it; where somebody else mounts, it is theirs to look
-    single = not options.hand_over and prepare(mountpoint)
-    if single and options.contents:
-        raise UsageError(f"{mountpoint} is a regular file: --contents needs a directory")
+    hangup = Hangup(reloads=options.reread is not None)
+    single = _is_single(options)  # before anything is fetched for it
     read = ReadOptions(kernel.read_timeout_s(options.read.timeout_s), options.read.readahead_bytes)
     first = initial_request(options.background)
     with _exporter(options) as exporter, template_progress() as progress:
@@ -136,6 +134,7 @@ async def _serve(options: DaemonOptions, ready: Ready, notifier: Notifier) -> No
                 stop=stop,
                 hand_over=hand_over,
                 xattrs=xattrs(state),
+                hangup=hangup,
                 reload=partial(reload, options, images, notifier) if options.reread else None,
             )
 
@@ -162,6 +161,18 @@ async def _tell_repeats() -> None:
             logs.tell_repeats()
     finally:
         logs.tell_repeats(all_of_it=True)
+
+
+def _is_single(options: DaemonOptions) -> bool:
+    """Look at the mount point, and tell whether one image is to be shown as that file."""
+    from jigdofs.fuse.mountpoint import prepare
+
+    if options.hand_over:  # where somebody else mounts, it is theirs to look
+        return False
+    single = prepare(options.mount.mountpoint)
+    if single and options.contents:
+        raise UsageError(f"{options.mount.mountpoint} is a regular file: --contents needs a directory")
+    return single
 
 
 def _leave_terminal(options: DaemonOptions, ready: Ready) -> None:

@@ -13,18 +13,34 @@ import trio
 class Hangup:
     """Tell what a SIGHUP means, and read settings again, one time after the other.
 
-    Made before signals are received: one that comes after that, while all is put away, is ignored.
+    Made as early as can be: a signal that comes while images are loaded must not end us without a word (for
+    systemd, an end by SIGHUP is a clean one); settings are read again for it once that is possible.
 
     Args:
-        reload: reads them; None where that cannot be done.
+        reloads: settings can be read again.
     """
 
-    def __init__(self, reload: Callable[[], Awaitable[None]] | None) -> None:
-        self._reload = reload
-        self._ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN) is signal.SIG_IGN  # by nohup(1)
+    def __init__(self, *, reloads: bool) -> None:
+        self._reloads = reloads
+        self._reload: Callable[[], Awaitable[None]] | None = None
+        self._ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup(1)
         self._session = os.getsid(0)  # another one, where we went into the background, has no terminal
         self._terminal = _has_terminal()  # when it is lost, the signal comes too late to ask
         self._wanted, self._asked = trio.open_memory_channel[None](1)
+        self._early = False
+        if reloads and not self._terminal:
+            signal.signal(signal.SIGHUP, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self._early = True
+
+    def begin(self, reload: Callable[[], Awaitable[None]] | None) -> None:
+        """Have settings read by `reload` from now on; called before signals are received.
+
+        One that comes after that, while all is put away, is ignored.
+        """
+        self._reload = reload if self._reloads else None
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def ends(self, number: int) -> bool:
         """Tell whether a signal asks us to end; if it does not, do what it asks for."""
@@ -40,6 +56,8 @@ class Hangup:
     async def reload_when_asked(self) -> None:
         """Read settings again whenever that is asked for."""
         if self._reload is not None:
+            if self._early:
+                await self._reload()
             async for _ in self._asked:
                 await self._reload()
 

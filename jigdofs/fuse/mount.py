@@ -45,6 +45,7 @@ async def hold(
     ready: Callable[[], None],
     complete: trio.Event,
     stop: Callable[[], None],
+    hangup: Hangup,
     hand_over: HandOver | None = None,
     xattrs: Xattrs | None = None,
     reload: Callable[[], Awaitable[None]] | None = None,
@@ -60,6 +61,7 @@ async def hold(
         stop: called to make waiting reads fail when a signal asks us to end.
         xattrs: tells what extended attributes say.
         hand_over: somebody else makes the mount, and is waited for; `ready` is called before.
+        hangup: knows what SIGHUP means.
         reload: called on SIGHUP, unless there is a terminal to lose.
 
     Raises:
@@ -70,7 +72,7 @@ async def hold(
         prepare(mountpoint)  # somebody may have mounted there while the images were loaded
     operations = Operations(namespace, options, xattrs)
     # before the mount is made: no signal may end us while it exists
-    hangup = Hangup(reload)
+    hangup.begin(reload)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         place = os.fspath(mountpoint)
         if hand_over is not None:

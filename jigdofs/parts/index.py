@@ -232,8 +232,8 @@ class Index:
         """Close the database."""
         with self._reading:
             self._reader.close()
-        with contextlib.suppress(IndexTrouble):
-            self._call(self._cache.close)
+        with contextlib.suppress(Exception):  # whatever lies beside it; a connection is closed all the same
+            self._thread.submit(self._cache.close).result()
         self._thread.shutdown()
 
     def _opened(self) -> Any:
