@@ -202,8 +202,9 @@ class ImageReader:
 
     def _raise_if_just_failed(self, wanted: _Wanted) -> None:
         until, error = self._failed.get(wanted.key, (0.0, None))
-        has_come = wanted.opener.peek(wanted.key) is not None  # meanwhile, for somebody else
-        if error is not None and not has_come and trio.current_time() < until:
+        if error is None or trio.current_time() >= until:
+            return
+        if wanted.opener.peek(wanted.key) is None:  # else it has come meanwhile, for somebody else
             raise error.with_traceback(None)
 
     def _remember(self, key: Part | int, error: JigdofsError) -> None:
