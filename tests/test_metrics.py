@@ -184,6 +184,12 @@ def test_more_connections_than_descriptors(asked: tuple[Mounted, Path], iso_md5:
         assert one.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
+def point(directory: Path) -> Path:
+    """Return a mount point where nothing is."""
+    (directory / "point").mkdir()
+    return directory / "point"
+
+
 def test_address(published: BuiltImage, tmp_path: Path) -> None:
     """They are to be had at an address; one that is taken is said before anything is mounted."""
     with reserve_port() as keeper:
@@ -194,7 +200,7 @@ def test_address(published: BuiltImage, tmp_path: Path) -> None:
             answer = b"".join(iter(lambda: stream.recv(65536), b""))
         families = parsed(answer.partition(b"\r\n\r\n")[2].decode())
         assert "jigdofs_cache_bytes" not in families  # there is none
-        mount = ("mount", published.jigdo, tmp_path, "--metrics")
+        mount = ("mount", published.jigdo, point(tmp_path), "--metrics")
         error = Program(tmp_path).fails(*mount, f"127.0.0.1:{port}", code=3)
     assert "cannot listen there: Address already in use" in error
 
@@ -214,7 +220,7 @@ def test_address(published: BuiltImage, tmp_path: Path) -> None:
 )
 def test_mistakes(target: str, text: str, tmp_path: Path) -> None:
     """A place that cannot be used is one line, and nothing is fetched or mounted."""
-    mount = ("mount", tmp_path / "none.jigdo", tmp_path, "--metrics")
+    mount = ("mount", tmp_path / "none.jigdo", point(tmp_path), "--metrics")
     assert text in Program(tmp_path).fails(*mount, target, code=3)
 
 
@@ -238,6 +244,6 @@ def test_socket_of_a_killed_daemon(published: BuiltImage, tmp_path: Path) -> Non
         dead.bind(os.fspath(path))
     with Mounted(published.jigdo, tmp_path / "mnt", ("--no-cache", "--metrics", f"unix:{path}")):
         assert scraped(path)
-        mount = ("mount", published.jigdo, tmp_path, "--metrics", f"unix:{path}")
+        mount = ("mount", published.jigdo, point(tmp_path), "--metrics", f"unix:{path}")
         assert "Address already in use" in Program(tmp_path).fails(*mount, code=3)
         assert scraped(path)

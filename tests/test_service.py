@@ -456,7 +456,7 @@ def test_a_daemon_that_lies(unit: Unit, how: str, message: str, monkeypatch: pyt
             attach.attach(service, MountOptions(unit.mountpoint), "liar")
         assert not mounted_at(unit.mountpoint)
         wait_until(lambda: set(os.listdir("/proc/self/fd")) <= before, "no descriptor is kept", 5)
-        wait_until(lambda: threading.active_count() == threads, "no question waits any more", 5)
+        wait_until(lambda: threading.active_count() <= threads, "no question waits any more", 5)
 
 
 def test_somebody_else_answers(unit: Unit) -> None:
