@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterator
 
 from jigdofs.parts.directories import OPEN_FILE
 from jigdofs.parts.manifest import Manifest, ManifestDamage, parse
@@ -17,6 +18,8 @@ _log = logging.getLogger(__name__)
 MOST_BYTES = 64 << 20
 """Of all manifests together; beyond that, those go that were not used for the longest."""
 PIN = ".pin"
+Data = tuple[bytes | bytearray, ...]
+_SOME_BYTES = 64 << 10
 ID = re.compile("[0-9a-f]{32,64}", re.ASCII)
 
 
@@ -54,15 +57,31 @@ def read(directory: int, image: str) -> Manifest | None:
     return None
 
 
-def write(data: bytes, aside: int, temporary: str, directory: int, image: str) -> None:
+def holds(directory: int, image: str, data: Data) -> bool:
+    """Tell whether a manifest is there and has these bytes."""
+    with contextlib.suppress(OSError):
+        fd = os.open(image, OPEN_FILE, dir_fd=directory)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and status.st_size == sum(map(len, data)):
+                return all(file.read(len(some)) == some for piece in data for some in _split(piece))
+    return False
+
+
+def _split(piece: bytes | bytearray) -> Iterator[bytes | bytearray]:
+    for at in range(0, len(piece), _SOME_BYTES):
+        yield piece[at : at + _SOME_BYTES]
+
+
+def write(data: Data, aside: int, temporary: str, directory: int, image: str) -> None:
     """Write a file and give it its name, in the place of whatever has it; raise `OSError`."""
-    if len(data) > MOST_BYTES:
+    if sum(map(len, data)) > MOST_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, 0o600, dir_fd=aside)
     try:
         with open(fd, "wb") as file:
-            file.write(data)
+            file.writelines(data)
         os.rename(temporary, image, src_dir_fd=aside, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -126,8 +126,9 @@ class Manifests:
         try:
             self._hold(image)
             with opened(self._cache, _DIRECTORY, make=True) as directory:
-                if files.read(directory, image) != manifest:
-                    files.write(dump(manifest), aside, temporary, directory, image)
+                data = dump(manifest)
+                if not files.holds(directory, image, data):
+                    files.write(data, aside, temporary, directory, image)
             self._touch(image)
             self._tidy()
         except OSError as error:
