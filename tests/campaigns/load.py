@@ -165,7 +165,8 @@ def promises(seen: Observed) -> list[Figure]:
     return [
         Figure(_NUMBER, "reads with a wrong byte", seen.tally.wrong, "<= 0", "reads"),
         Figure(_NUMBER, "reads beyond their time", seen.tally.late, "<= 0", "reads"),
-        Figure(_NUMBER, "tasks left after the load", seen.after.tasks - seen.before.tasks, "<= 0", "tasks"),
+        # the handlers of who asked just before may not have ended; what reads leave behind are hundreds
+        Figure(_NUMBER, "tasks left after the load", seen.after.tasks - seen.before.tasks, "<= 2", "tasks"),
         # kept alive for the next request: at most as many as may be open to each of two hosts
         Figure(_NUMBER, "sockets left after the load", seen.after.sockets - seen.before.sockets, "<= 16", ""),
     ]
