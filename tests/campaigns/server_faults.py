@@ -128,8 +128,8 @@ class Plan:
     """What all mirrors of one part do.
 
     Attributes:
-        healthy: one at least gives it, after one passing fault at most. After two, the third attempt is the last
-            one, and a hitch of a busy machine spoils it: seen in one of ten runs beside others.
+        healthy: one at least gives it, after one passing fault at most. After two, the third attempt is the
+            last one, and a hitch of a busy machine spoils it: seen in one of ten runs beside others.
         forbidden: it could only be had by way of redirects that must not be followed.
         behaviours: one for each mirror.
     """
