@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from jigdofs.cli import completion
 from jigdofs.cli.called_as import COMMANDS
 from tests.documents import commands, refresh
 from tests.documents.commands import Step
+from tests.documents.world import in_a_world
 from tests.kit import images
 from tests.kit.installer import installer_iso
 from tests.kit.mounts import REPOSITORY
-from tests.kit.requirements import require, require_fuse, require_root, tool
+from tests.kit.requirements import require, require_fuse, require_root
 
 NOT_RUN = {
     r"\.ci/setup\b.*": "installs packages of Debian and Python; it is what CI begins with",
@@ -83,18 +83,8 @@ def test_what_it_says_can_be_done(material: Path, name: str) -> None:
     require_fuse()
     require("nginx", "curl", "xorriso", "jigdo-file", "tar")
     steps = [step for step in DOCUMENTS[name] if reason_not_to(step) is None]
-    spaces = (
-        "--mount",
-        "--pid",
-        "--net",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation",
-        "private",
-    )
     done = subprocess.run(
-        [tool("unshare"), *spaces, sys.executable, "-m", "tests.documents.world", str(material)],
+        in_a_world(material),
         cwd=REPOSITORY,
         input=json.dumps([asdict(step) for step in steps]),
         capture_output=True,

@@ -12,7 +12,6 @@ import random
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.documents.commands import Step
+from tests.documents.world import in_a_world
 from tests.kit import images
 from tests.kit.mounts import REPOSITORY
 
@@ -54,18 +54,8 @@ def main() -> None:
 
 def recorded(material: Path, typed: tuple[str, ...]) -> list[tuple[str, str]]:
     """Run commands in a world of their own, and return each with what it printed."""
-    spaces = (
-        "--mount",
-        "--pid",
-        "--net",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation",
-        "private",
-    )
     done = subprocess.run(
-        ["unshare", *spaces, sys.executable, "-m", "tests.documents.world", str(material)],
+        in_a_world(material),
         cwd=REPOSITORY,
         input=json.dumps([asdict(Step("", _on_a_terminal(command))) for command in typed]),
         stdout=subprocess.PIPE,

@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.documents.commands import Step
 from tests.kit.mounts import REPOSITORY
+from tests.kit.requirements import tool
 
 _STEP_S = 30
 _HOSTS = (
@@ -246,6 +247,12 @@ class Reader:
         assert self._serving.stdout is not None
         line = self._serving.stdout.readline()
         return {"code": 0 if line.startswith("serving ") else 1, "out": line}
+
+
+def in_a_world(material: Path) -> list[str]:
+    """Return the command line that runs this program in namespaces of its own."""
+    spaces = "--mount --pid --net --fork --kill-child --mount-proc --propagation private".split()
+    return [tool("unshare"), *spaces, sys.executable, "-m", "tests.documents.world", str(material)]
 
 
 def main() -> None:
